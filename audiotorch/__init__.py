@@ -1,0 +1,32 @@
+"""audiotorch: from audio files to deployed models, on torch tensors."""
+
+from importlib.metadata import version as _version
+
+from audiotorch import features
+from audiotorch.audio import AudioInfo, Normalize, PadOrTrim, Resample, ToMono, info, load, save
+from audiotorch.errors import AudioTorchError, DecodeError, MissingDependencyError, ParameterError
+from audiotorch.export import export, load_pipeline
+from audiotorch.pipeline import Pipeline, Prediction, predict
+
+__version__ = _version("audiotorch")
+
+__all__ = [
+    "AudioInfo",
+    "AudioTorchError",
+    "DecodeError",
+    "MissingDependencyError",
+    "Normalize",
+    "PadOrTrim",
+    "ParameterError",
+    "Pipeline",
+    "Prediction",
+    "Resample",
+    "ToMono",
+    "export",
+    "features",
+    "info",
+    "load",
+    "load_pipeline",
+    "predict",
+    "save",
+]

@@ -1,0 +1,280 @@
+"""What is done to waveforms before features: `ToMono`, `Resample`, `PadOrTrim`, `Normalize`.
+
+Modules over `(..., time)` with optional `lengths (...)` in samples, shaped as the leading axes;
+`None` says that every clip is full. Each clip is treated alone, and what lies past its length is
+ignored and comes out as zeros.
+"""
+
+import math
+from typing import Optional, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv1d, pad
+
+from audiotorch.errors import ParameterError
+
+__all__ = ["Normalize", "PadOrTrim", "Resample", "ToMono"]
+
+_MAX_PHASES = 5000  # a kernel of this many phases holds some 25 million taps
+_NEGLIGIBLE = 1e-9  # of the kernel's peak; soxr's HQ filter itself stops at 2e-7
+_MIN_ROWS = 32  # kernel rows from which conv1d is a well-filled matrix product
+
+
+class ToMono(nn.Module):
+    """Average the channels.
+
+    Shape:
+        - Input: `(..., channel, time)`
+        - Output: `(..., time)`
+
+    Raises:
+        ParameterError: the input has no channel axis.
+    """
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Average the axis before the last."""
+        if waveform.dim() < 2:
+            raise ParameterError(
+                "waveform of shape {}: must be (..., channel, time)".format(list(waveform.shape))
+            )
+        return waveform.mean(dim=-2)
+
+
+class Resample(nn.Module):
+    """Change the sample rate, with the filter of soxr at quality HQ.
+
+    A polyphase convolution whose kernel is soxr's own response, measured once: with rates reduced
+    to `orig / new = o / n`, output `k n + j` is the sum over `i` of `x[k o + i] h[j, i]`. Silence
+    is assumed around a clip. Inside one it agrees with soxr to 1e-6 of the peak, within the
+    filter's half length of its ends to 1e-4. Equal rates leave the waveform as it is.
+
+    Args:
+        orig_freq: rate of the input in Hz.
+        new_freq: rate of the output in Hz. Reduced by their greatest common divisor, both rates
+            must be at most 5000: `audiotorch.load` resamples by any ratio.
+
+    Shape:
+        - Input: `(..., time)`, `lengths (...)` or None
+        - Output: `(..., ceil(time * new_freq / orig_freq))`, and lengths by the same rule
+
+    Raises:
+        ParameterError: a rate is not positive, or the ratio is too fine; in `forward`, a shape or
+            type does not fit.
+
+    Reference:
+        Same values as `librosa.resample(res_type="soxr_hq")`.
+
+    Example:
+        >>> waveform, lengths = Resample(44100, 22050)(torch.zeros(2, 1001))
+        >>> waveform.shape
+        torch.Size([2, 501])
+    """
+
+    def __init__(self, orig_freq: int, new_freq: int) -> None:
+        super().__init__()
+        self.orig_freq = _whole("orig_freq", orig_freq)
+        self.new_freq = _whole("new_freq", new_freq)
+        divisor = math.gcd(self.orig_freq, self.new_freq)
+        self.n_in = self.orig_freq // divisor
+        self.n_out = self.new_freq // divisor
+        if max(self.n_in, self.n_out) > _MAX_PHASES:
+            raise ParameterError(
+                f"orig_freq={orig_freq!r}, new_freq={new_freq!r}: their ratio, reduced to "
+                f"{self.n_in}:{self.n_out}, must have no term above {_MAX_PHASES}; "
+                "choose a rounder rate, or resample with audiotorch.load(sample_rate=...)"
+            )
+        kernel, self.n_before = _soxr_kernel(self.n_in, self.n_out)
+        # Several steps of the filter side by side fill conv1d's matrix product: row (s, j) of the
+        # wide kernel is h[j] moved right by s steps.
+        n_steps = -(-_MIN_ROWS // self.n_out)
+        self.stride = self.n_in * n_steps
+        wide = np.zeros((n_steps, self.n_out, kernel.shape[1] + self.stride - self.n_in))
+        for step in range(n_steps):
+            wide[step, :, step * self.n_in : step * self.n_in + kernel.shape[1]] = kernel
+        self.register_buffer(
+            "kernel", torch.from_numpy(wide.reshape(-1, 1, wide.shape[2])), persistent=False
+        )
+
+    kernel: Tensor
+
+    def forward(
+        self, waveform: Tensor, lengths: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Optional[Tensor]]:
+        """Resample each clip."""
+        _check_clips(waveform, lengths)
+        if self.n_in == self.n_out:
+            return waveform, lengths
+        waveform = _silence_past(waveform, lengths)
+        n_new = (waveform.shape[-1] * self.n_out + self.n_in - 1) // self.n_in
+        rows = waveform.unsqueeze(0).flatten(0, -2).unsqueeze(1)
+        rows = pad(rows, [self.n_before, self.kernel.shape[-1] + self.stride])
+        blocks = conv1d(rows, self.kernel.to(waveform.dtype), stride=self.stride)
+        resampled = blocks.transpose(1, 2).flatten(1)[:, :n_new]
+        resampled = resampled.reshape(list(waveform.shape[:-1]) + [n_new])
+        if lengths is None:
+            return resampled, None
+        lengths = torch.div(
+            lengths * self.n_out + (self.n_in - 1), self.n_in, rounding_mode="floor"
+        ).clamp(max=n_new)
+        return _silence_past(resampled, lengths), lengths
+
+
+class PadOrTrim(nn.Module):
+    """Cut clips, or follow them by silence, to one duration.
+
+    Args:
+        sample_rate: Hz.
+        duration: seconds, above 0; `round(duration * sample_rate)` samples.
+
+    Shape:
+        - Input: `(..., time)`, `lengths (...)` or None
+        - Output: `(..., n_samples)`, and `lengths (...)`: how much of each is the clip's own, so
+          that padding stays padding for what follows
+
+    Raises:
+        ParameterError: an argument is out of range; in `forward`, a shape or type does not fit.
+    """
+
+    def __init__(self, sample_rate: int, duration: float) -> None:
+        super().__init__()
+        sample_rate = _whole("sample_rate", sample_rate)
+        if not (math.isfinite(duration) and round(duration * sample_rate) > 0):
+            raise ParameterError(
+                f"duration={duration!r}: must be above 0 seconds and give at least one sample "
+                f"at {sample_rate} Hz"
+            )
+        self.n_samples = round(duration * sample_rate)
+
+    def forward(
+        self, waveform: Tensor, lengths: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Optional[Tensor]]:
+        """Pad or trim each clip at its end."""
+        _check_clips(waveform, lengths)
+        if lengths is None:
+            lengths = torch.full(
+                waveform.shape[:-1], waveform.shape[-1], dtype=torch.int64, device=waveform.device
+            )
+        waveform = _silence_past(waveform, lengths)
+        lengths = lengths.clamp(max=self.n_samples)
+        # First lengthen by the whole duration, then cut: no branch on the input's size.
+        return pad(waveform, [0, self.n_samples])[..., : self.n_samples], lengths
+
+
+class Normalize(nn.Module):
+    """Scale each clip to peak 1, or to a given root mean square.
+
+    Silent clips, and those whose level lies below the dtype's smallest normal number, stay as
+    they are. With `"rms"`, peaks may exceed 1.
+
+    Args:
+        method: `"peak"` divides by the largest magnitude; `"rms"` brings the root mean square to
+            `target_rms`.
+        target_rms: the level for `"rms"`, above 0.
+
+    Shape:
+        - Input: `(..., time)`, `lengths (...)` or None
+        - Output: the same
+
+    Raises:
+        ParameterError: unknown method or level; in `forward`, a shape or type does not fit.
+
+    Reference:
+        `"peak"`: same values as `librosa.util.normalize`.
+
+    Example:
+        >>> Normalize()(torch.tensor([0.0, -0.5, 0.25]))[0]
+        tensor([ 0.0000, -1.0000,  0.5000])
+    """
+
+    def __init__(self, method: str = "peak", target_rms: float = 0.1) -> None:
+        super().__init__()
+        if method not in ("peak", "rms"):
+            raise ParameterError(f'method={method!r}: must be "peak" or "rms"')
+        if not (math.isfinite(target_rms) and target_rms > 0):
+            raise ParameterError(f"target_rms={target_rms!r}: must be above 0, such as 0.1")
+        self.method = method
+        self.target_rms = target_rms
+
+    def forward(
+        self, waveform: Tensor, lengths: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Optional[Tensor]]:
+        """Scale each clip by its own level."""
+        _check_clips(waveform, lengths)
+        waveform = _silence_past(waveform, lengths)
+        if waveform.shape[-1] == 0:
+            return waveform, lengths
+        peak = waveform.abs().amax(dim=-1, keepdim=True)
+        audible = ~(peak < torch.finfo(waveform.dtype).tiny)
+        waveform = waveform / torch.where(audible, peak, torch.ones_like(peak))
+        if self.method == "peak":
+            return waveform, lengths
+        # On the scaled clip, whose squares neither overflow nor vanish.
+        power = waveform.square().sum(dim=-1, keepdim=True)
+        if lengths is None:
+            power = power / waveform.shape[-1]
+        else:
+            power = power / lengths.clamp(min=1).unsqueeze(-1)
+        gain = self.target_rms / torch.where(audible, power, torch.ones_like(power)).sqrt()
+        return waveform * torch.where(audible, gain, torch.ones_like(gain)), lengths
+
+
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
+        raise ParameterError(f"{name}={value!r}: must be a positive whole number of Hz")
+    return int(value)
+
+
+def _check_clips(waveform: Tensor, lengths: Optional[Tensor]) -> None:
+    if waveform.dim() < 1 or not waveform.is_floating_point():
+        raise ParameterError(
+            "waveform of shape {} and {}: must be a float tensor (..., time)".format(
+                list(waveform.shape), waveform.dtype
+            )
+        )
+    if lengths is not None and list(lengths.shape) != list(waveform.shape[:-1]):
+        raise ParameterError(
+            "lengths of shape {}: must be one per clip, {}".format(
+                list(lengths.shape), list(waveform.shape[:-1])
+            )
+        )
+
+
+def _silence_past(waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
+    """Zero each clip from its length on; what stood there, NaN too, has no part in anything."""
+    if lengths is None:
+        return waveform
+    inside = torch.arange(waveform.shape[-1], device=waveform.device) < lengths.unsqueeze(-1)
+    return torch.where(inside, waveform, torch.zeros_like(waveform))
+
+
+def _soxr_kernel(n_in: int, n_out: int) -> Tuple[npt.NDArray[np.float64], int]:
+    """Measure soxr HQ's response `h (n_out, taps)`, and how many taps precede the output.
+
+    An impulse at input sample `q` reaches output `k n_out + j` with the weight `h[j, q - k n_in]`.
+    So one impulse per input phase shows every tap. They follow each other in one signal, at
+    distances that keep their responses apart.
+    """
+    if n_in == n_out:
+        return np.ones((1, 1)), 0
+    # The filter passes 0.91 of the lower band, which takes some 100 samples of the lower rate to
+    # each side; whole steps of n_in keep every impulse at its own phase.
+    n_steps = -(-160 * max(n_in, n_out) // (n_out * n_in))
+    reach = n_steps * n_in
+    spacing = 2 * reach + n_in
+    starts = reach + spacing * np.arange(n_in)
+    signal = np.zeros(n_in * spacing + 2 * reach)
+    signal[starts + np.arange(n_in)] = 1.0
+    response = soxr.resample(signal, n_in, n_out, quality="HQ")
+    # Row block (phase, step): the n_out outputs of that step, counted from the impulse's own.
+    steps = np.arange(-n_steps, n_steps + 1)
+    first = (starts // n_in)[:, None] + steps
+    blocks = response[: (len(response) // n_out) * n_out].reshape(-1, n_out)[first]
+    taps = reach + np.arange(n_in)[:, None] - steps * n_in
+    kernel = np.zeros((n_out, spacing))
+    kernel[:, taps.ravel()] = blocks.reshape(-1, n_out).T
+    used = np.flatnonzero(np.abs(kernel).max(axis=0) > _NEGLIGIBLE * np.abs(kernel).max())
+    return kernel[:, used[0] : used[-1] + 1].copy(), int(reach - used[0])

@@ -1,0 +1,56 @@
+"""Recordings to batches: manifests, splits, and the Lightning data modules."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from audiotorch.data.manifest import (
+    Clip,
+    check_clips,
+    from_folder,
+    from_glob,
+    from_table,
+    sort_labels,
+)
+from audiotorch.data.splits import Splits, split_clips
+
+if TYPE_CHECKING:
+    from audiotorch.data.datamodule import AudioDataModule
+    from audiotorch.data.dataset import AudioDataset, Batch, collate
+    from audiotorch.data.demo import DemoDataModule, write_corpus
+
+__all__ = [
+    "AudioDataModule",
+    "AudioDataset",
+    "Batch",
+    "Clip",
+    "DemoDataModule",
+    "Splits",
+    "check_clips",
+    "collate",
+    "from_folder",
+    "from_glob",
+    "from_table",
+    "sort_labels",
+    "split_clips",
+    "write_corpus",
+]
+
+# These import torch's data tools and lightning, which reading a manifest does not need.
+_LAZY = {
+    "AudioDataModule": "audiotorch.data.datamodule",
+    "AudioDataset": "audiotorch.data.dataset",
+    "Batch": "audiotorch.data.dataset",
+    "DemoDataModule": "audiotorch.data.demo",
+    "collate": "audiotorch.data.dataset",
+    "write_corpus": "audiotorch.data.demo",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,361 @@
+"""Which recordings, with which labels: clips read from class folders, a pattern, or a table."""
+
+import csv
+import difflib
+import io
+import json
+import logging
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from audiotorch.audio.io import AUDIO_SUFFIXES
+from audiotorch.errors import ParameterError
+
+__all__ = ["Clip", "check_clips", "from_folder", "from_glob", "from_table", "sort_labels"]
+
+log = logging.getLogger(__name__)
+
+Row = tuple[int, dict[str, str]]
+"""A table row: its line number in the file, and its cells by column name."""
+
+
+@dataclass(frozen=True, order=True)
+class Clip:
+    """One labelled recording.
+
+    Args:
+        path: the audio file, absolute.
+        label: the class it belongs to.
+        group: the speaker, recording session or machine it comes from; None if unknown.
+        split: the part a table assigns it to, as written there; None if it assigns none.
+    """
+
+    path: Path
+    label: str
+    group: str | None = None
+    split: str | None = None
+
+
+def from_folder(root: str | Path) -> list[Clip]:
+    """Read one folder per class: `root/<label>/**/<audio file>`.
+
+    The label is the folder's name, blanks included. Files and folders whose name starts with a
+    dot are left out, and so are folders without audio (with a warning in the log).
+
+    Args:
+        root: the folder that holds the class folders.
+
+    Returns:
+        The clips, sorted by path, whatever the order of the file system.
+
+    Raises:
+        ParameterError: the folder is missing or empty, holds no audio in class folders, or its
+            labels are refused by `check_clips`.
+
+    Example:
+        >>> from_folder("no/such/folder")  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        ParameterError: root='no/such/folder': must be an existing folder; ...
+    """
+    folder = _existing_folder(root)
+    clips = []
+    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if class_folder.name.startswith("."):
+            continue
+        files = _audio_files(class_folder, "**/*")
+        if not files:
+            log.warning("%s holds no audio and makes no class", class_folder)
+        clips += [Clip(path, class_folder.name) for path in files]
+    if not clips:
+        loose = len(_audio_files(folder, "*"))
+        reason = (
+            f"its {loose} audio files lie in no class folder; make one folder per class, or give "
+            "data.pattern and data.regex to take the label from the file name"
+            if loose
+            else f"it holds no file ending in {_suffixes()}; point it at the recordings"
+        )
+        raise ParameterError(
+            f"root='{root}': must hold one folder of audio per class, but {reason}"
+        )
+    return _checked(clips, str(root))
+
+
+def from_glob(root: str | Path, pattern: str = "**/*", *, regex: str) -> list[Clip]:
+    """Read the audio files that match a pattern, with label and group from their paths.
+
+    Args:
+        root: the folder that the pattern starts from.
+        pattern: glob pattern; `**` crosses folders. Files that are not audio are left out.
+        regex: regular expression, searched in the path relative to `root` with `/` between
+            folders. Its named group `label` gives the class, `group` (optional) the group.
+
+    Returns:
+        The clips, sorted by path.
+
+    Raises:
+        ParameterError: the folder is missing, nothing matches the pattern, the expression is
+            broken, has no group `label` or does not match every file, or `check_clips` refuses.
+    """
+    try:
+        matcher = re.compile(regex)
+    except re.error as error:
+        raise ParameterError(f"regex={regex!r}: must be a regular expression; {error}") from error
+    if "label" not in matcher.groupindex:
+        raise ParameterError(f"regex={regex!r}: must hold a named group; write (?P<label>...)")
+    folder = _existing_folder(root)
+    if not pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise ParameterError(f"pattern={pattern!r}: must stay below root; write e.g. '**/*'")
+    clips, unmatched = [], []
+    for path in _audio_files(folder, pattern):
+        relative = path.relative_to(folder).as_posix()
+        found = matcher.search(relative)
+        if found is None:
+            unmatched.append(relative)
+            continue
+        parts = found.groupdict()
+        group = (parts.get("group") or "").strip()
+        clips.append(Clip(path, parts["label"] or "", group or None))
+    if unmatched:
+        raise ParameterError(
+            f"regex={regex!r}: must match every file of pattern={pattern!r}, but not "
+            f"{_some(unmatched)}; widen the expression or narrow the pattern"
+        )
+    if not clips:
+        raise ParameterError(
+            f"pattern={pattern!r}: must match audio under '{root}' (files ending in "
+            f"{_suffixes()}), but matches none; check the pattern"
+        )
+    return _checked(clips, str(root))
+
+
+def from_table(
+    path: str | Path,
+    file_column: str = "file",
+    label_column: str = "label",
+    group_column: str | None = None,
+    split_column: str | None = None,
+    root: str | Path | None = None,
+) -> list[Clip]:
+    """Read a CSV, TSV or JSON-lines table with one row per recording.
+
+    The suffix tells the format: `.csv` (commas, or semicolons where the header has no comma),
+    `.tsv` (tabs), `.jsonl` (one object a line). Text is UTF-8, with or without a byte-order mark.
+
+    Args:
+        path: the table.
+        file_column: column with the audio file, absolute or relative to `root`.
+        label_column: column with the class.
+        group_column: column with the speaker, recording or machine; None if there is none. Clips
+            with an empty cell belong to no group.
+        split_column: column that assigns each clip to `train`, `val` or `test`; None if none.
+        root: folder that relative file names start from; the table's own folder by default.
+
+    Returns:
+        The clips, sorted by path.
+
+    Raises:
+        ParameterError: the table is missing, of another kind, without rows or the named columns,
+            has empty cells or files listed twice, none of its files exists, or `check_clips`
+            refuses its labels.
+    """
+    table = Path(path).expanduser()
+    if not table.is_file():
+        raise ParameterError(f"manifest='{path}': must be an existing file; check the path")
+    columns, rows = _read_rows(table)
+    for argument, column in (
+        ("file_column", file_column),
+        ("label_column", label_column),
+        ("group_column", group_column),
+        ("split_column", split_column),
+    ):
+        if column is not None and column not in columns:
+            raise ParameterError(_missing_column(argument, column, columns, path))
+    folder = Path(root).expanduser() if root is not None else table.parent
+    folder = Path(os.path.abspath(folder))
+    clips: list[Clip] = []
+    lines: dict[Path, int] = {}
+    for line, cells in rows:
+        for column in (file_column, label_column, split_column):
+            if column is not None and not cells.get(column, "").strip():
+                raise ParameterError(
+                    f"{path}, line {line}: column '{column}' is empty; fill it in or drop the row"
+                )
+        # normpath, not resolve: links keep the names that the table gives them.
+        file = Path(os.path.normpath(folder / cells[file_column].strip()))
+        if file in lines:
+            raise ParameterError(
+                f"{path}, line {line}: '{cells[file_column]}' is listed in line {lines[file]} "
+                "already; each file must stand once, drop one of the rows"
+            )
+        lines[file] = line
+        group = cells.get(group_column, "").strip() if group_column is not None else ""
+        split = cells[split_column].strip() if split_column is not None else None
+        clips.append(Clip(file, cells[label_column], group or None, split))
+    if not any(clip.path.exists() for clip in clips):
+        raise ParameterError(
+            f"manifest='{path}': none of its {len(clips)} files exists, the first would be "
+            f"'{clips[0].path}'; relative names start from '{folder}': set data.root to change that"
+        )
+    return _checked(clips, str(path))
+
+
+def check_clips(clips: Sequence[Clip], source: str) -> None:
+    """Refuse clips that no classifier can be trained on.
+
+    Args:
+        clips: the clips.
+        source: where they come from; error messages begin with it.
+
+    Raises:
+        ParameterError: an empty label, labels that differ only by case, width or surrounding
+            blanks, fewer than two classes, or a class with a single clip.
+    """
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        if not clip.label.strip():
+            raise ParameterError(f"{source}: '{clip.path}' has an empty label; give it a class")
+        key = unicodedata.normalize("NFKC", clip.label).strip().casefold()
+        spellings[key].add(clip.label)
+    for names in spellings.values():
+        if len(names) > 1:
+            raise ParameterError(
+                f"{source}: labels {sorted(names)} differ only by case or blanks; they must be "
+                "spelt alike if they are one class, or more differently if they are not"
+            )
+    counts = Counter(clip.label for clip in clips)
+    if len(counts) < 2:
+        raise ParameterError(
+            f"{source}: {len(counts)} class {sorted(counts)}; there must be at least two to tell "
+            "apart, add recordings of another class"
+        )
+    single = sort_labels(label for label, count in counts.items() if count == 1)
+    if single:
+        raise ParameterError(
+            f"{source}: {_some(single)} has one clip only; every class must have at least two "
+            "(one to train on, one to check with), record more or drop the class"
+        )
+
+
+def sort_labels(labels: Iterable[str]) -> list[str]:
+    """Sort labels without repeats: as numbers if all are integers, else as text.
+
+    Example:
+        >>> sort_labels(["10", "9", "9"]), sort_labels(["b", "10", "9"])
+        (['9', '10'], ['10', '9', 'b'])
+    """
+    unique = sorted(set(labels))
+    if all(re.fullmatch(r"[+-]?[0-9]+", label) for label in unique):
+        unique.sort(key=int)
+    return unique
+
+
+def _checked(clips: list[Clip], source: str) -> list[Clip]:
+    # The check comes first: stripping would silently merge "Dog" and "Dog ".
+    check_clips(clips, source)
+    return sorted(replace(clip, label=clip.label.strip()) for clip in clips)
+
+
+def _existing_folder(root: str | Path) -> Path:
+    folder = Path(os.path.abspath(Path(root).expanduser()))
+    if not folder.is_dir():
+        raise ParameterError(f"root='{root}': must be an existing folder; check data.root")
+    if next(folder.iterdir(), None) is None:
+        raise ParameterError(f"root='{root}': the folder is empty; put the recordings there")
+    return folder
+
+
+def _audio_files(folder: Path, pattern: str) -> list[Path]:
+    """The audio files below a folder, sorted; hidden ones (._x.wav of macOS) left out."""
+    try:
+        found = sorted(folder.glob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise ParameterError(f"pattern={pattern!r}: must be a glob pattern; {error}") from error
+    return [
+        path
+        for path in found
+        if path.suffix.lower() in AUDIO_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    ]
+
+
+def _read_rows(table: Path) -> tuple[list[str], list[Row]]:
+    suffix = table.suffix.lower()
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ParameterError(f"manifest='{table}': must be UTF-8 text; {error}") from error
+    if suffix in (".jsonl", ".ndjson"):
+        columns, rows = _json_rows(table, text)
+    elif suffix in (".csv", ".tsv"):
+        columns, rows = _csv_rows(table, text, tabs=suffix == ".tsv")
+    else:
+        raise ParameterError(f"manifest='{table}': must end in .csv, .tsv or .jsonl; rename it")
+    if not rows:
+        raise ParameterError(f"manifest='{table}': it has no rows; list one recording per row")
+    return columns, rows
+
+
+def _csv_rows(table: Path, text: str, tabs: bool) -> tuple[list[str], list[Row]]:
+    header = text.split("\n", 1)[0]
+    # Spreadsheets write semicolons where the comma is the decimal sign.
+    delimiter = "\t" if tabs else ";" if ";" in header and "," not in header else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns: list[str] = []
+    rows: list[Row] = []
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not columns:
+                columns = [cell.strip() for cell in cells]
+                continue
+            # A short row has empty cells; what goes beyond the header has no name.
+            rows.append((reader.line_num, dict(zip(columns, cells, strict=False))))
+    except csv.Error as error:
+        raise ParameterError(f"{table}, line {reader.line_num}: not a table; {error}") from error
+    return columns, rows
+
+
+def _json_rows(table: Path, text: str) -> tuple[list[str], list[Row]]:
+    columns: dict[str, None] = {}
+    rows: list[Row] = []
+    # split, not splitlines: JSON strings may hold other line separators.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ParameterError(f"{table}, line {number}: must be JSON; {error}") from error
+        if not isinstance(record, dict):
+            raise ParameterError(f"{table}, line {number}: must be one object, as in {{...}}")
+        cells = {str(k): "" if v is None else str(v) for k, v in record.items()}
+        columns.update(dict.fromkeys(cells))
+        rows.append((number, cells))
+    return list(columns), rows
+
+
+def _missing_column(argument: str, column: str, columns: list[str], path: str | Path) -> str:
+    lower = {name.casefold(): name for name in columns}
+    close = difflib.get_close_matches(column.casefold(), lower, n=1, cutoff=0.5)
+    hint = f"did you mean '{lower[close[0]]}'? " if close else ""
+    return (
+        f"{argument}='{column}': must be a column of '{path}', which has {columns}; "
+        f"{hint}set data.{argument}"
+    )
+
+
+def _suffixes() -> str:
+    return " ".join(AUDIO_SUFFIXES)
+
+
+def _some(names: Sequence[str], limit: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(f"'{name}'" for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

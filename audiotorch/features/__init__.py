@@ -1,0 +1,16 @@
+"""Waveform to features: batched modules that give librosa's numbers."""
+
+from audiotorch.features.image import SpectrogramImage
+from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling
+from audiotorch.features.spectrogram import MFCC, Delta, MelSpectrogram, PowerToDB, Spectrogram
+
+__all__ = [
+    "MFCC",
+    "Delta",
+    "MFCCStatistics",
+    "MelSpectrogram",
+    "PowerToDB",
+    "Spectrogram",
+    "SpectrogramImage",
+    "StatisticsPooling",
+]

@@ -1,0 +1,188 @@
+"""Convolutional networks on spectrogram images."""
+
+from collections.abc import Sequence
+from typing import Any, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from audiotorch.errors import MissingDependencyError, ParameterError
+from audiotorch.features.functional import length_mask, stretch_frames
+
+__all__ = ["CNN", "TimmCNN"]
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; halves both axes when `stride` is 2.
+
+    Frames past a clip's end are set to 0 before every convolution, so that the clip's last frames
+    see what they see when the clip stands alone: the zero padding.
+    """
+
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(n_out)
+        same = stride == 1 and n_in == n_out
+        self.shortcut = (
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
+        )
+
+    def forward(self, x: Tensor, counts: Tensor) -> Tuple[Tensor, Tensor]:
+        counts = (counts + self.stride - 1) // self.stride
+        y = torch.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(_mask(y, counts)))
+        return _mask(torch.relu(y + self.shortcut(x)), counts), counts
+
+
+def _mask(x: Tensor, counts: Tensor) -> Tensor:
+    """Zero the frames past each clip's end; `x` is `(batch, channel, freq, frames)`."""
+    return x.masked_fill(~length_mask(counts, x.shape[-1])[:, None, None], 0.0)
+
+
+def _pool(x: Tensor, counts: Tensor) -> Tensor:
+    """Mean over frequency, then mean and maximum over each clip's own frames."""
+    rows = x.mean(dim=2)
+    mean = rows.sum(dim=-1) / counts.clamp(min=1).unsqueeze(-1).to(rows.dtype)
+    outside = ~length_mask(counts, rows.shape[-1]).unsqueeze(1)
+    return torch.cat([mean, rows.masked_fill(outside, float("-inf")).amax(dim=-1)], dim=1)
+
+
+def _check_image(input_shape: Sequence[int], name: str) -> int:
+    if len(input_shape) != 2:
+        raise ParameterError(
+            f"input_shape={list(input_shape)}: {name} reads images (channel, n_mels); choose image "
+            "features such as features=mel_image, or a model for vectors such as model=mlp"
+        )
+    return int(input_shape[0])
+
+
+class CNN(nn.Module):
+    """A small residual CNN on spectrogram images of any length.
+
+    A 3x3 stem, then one residual block a stage that halves both axes, then the mean over frequency
+    and the mean and maximum over the clip's own frames, then one linear layer. The defaults make
+    0.33 M parameters.
+
+    Args:
+        n_classes: number of answers.
+        input_shape: `(channel, n_mels)` of the images: the front end's `output_shape`.
+        channels: width of the stem and of each stage.
+        dropout: share of the pooled values dropped in training.
+
+    Shape:
+        - Input: `(batch, channel, n_mels, frames)` and frame counts `(batch,)`
+        - Output: `(batch, n_classes)`, logits
+
+    Raises:
+        ParameterError: an `input_shape` that is not of images, or fewer than one class or stage.
+
+    Reference:
+        He et al. (2016), Deep residual learning for image recognition.
+
+    Example:
+        >>> CNN(3, (1, 40))(torch.zeros(2, 1, 40, 50), torch.tensor([50, 20])).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        input_shape: Sequence[int],
+        *,
+        channels: Sequence[int] = (16, 32, 64, 128),
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        n_in = _check_image(input_shape, "CNN")
+        if n_classes < 1 or len(channels) < 2:
+            raise ParameterError(
+                f"n_classes={n_classes}, channels={list(channels)}: need at least one class, "
+                "a stem and one stage"
+            )
+        self.stem = nn.Sequential(
+            nn.Conv2d(n_in, channels[0], 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels[0]),
+            nn.ReLU(),
+        )
+        self.stages = nn.ModuleList(
+            _ResidualBlock(a, b, stride=2) for a, b in zip(channels[:-1], channels[1:], strict=True)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * channels[-1], n_classes)
+
+    def forward(self, image: Tensor, lengths: Tensor) -> Tensor:
+        """Return logits; shapes as in the class docstring."""
+        counts = lengths
+        x = _mask(self.stem(_mask(image, counts)), counts)
+        for stage in self.stages:
+            x, counts = stage(x, counts)
+        return self.head(self.dropout(_pool(x, counts)))
+
+
+class TimmCNN(nn.Module):
+    """Any backbone of timm on spectrogram images.
+
+    Each clip's own frames are first stretched to `n_frames`: a backbone that does not know where a
+    clip ends would let padding into its last frames.
+
+    Args:
+        n_classes: number of answers.
+        input_shape: `(channel, n_mels)` of the images: the front end's `output_shape`.
+        name: timm model name, such as `"resnet18"` or `"efficientnet_b0"`.
+        pretrained: start from timm's published weights (a download).
+        n_frames: width of the images that the backbone sees.
+        options: further arguments of `timm.create_model`.
+
+    Shape:
+        - Input: `(batch, channel, n_mels, frames)` and frame counts `(batch,)`
+        - Output: `(batch, n_classes)`, logits
+
+    Raises:
+        MissingDependencyError: timm is not installed.
+        ParameterError: an unknown name, or an `input_shape` that is not of images.
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        input_shape: Sequence[int],
+        *,
+        name: str = "resnet18",
+        pretrained: bool = False,
+        n_frames: int = 128,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        n_in = _check_image(input_shape, "TimmCNN")
+        try:
+            import timm
+        except ImportError as error:
+            raise MissingDependencyError(
+                "model=timm needs timm: pip install 'audiotorch[timm]'"
+            ) from error
+        if not timm.is_model(name):
+            near = ", ".join(timm.list_models(f"*{name[:5]}*")[:5]) or "see timm.list_models()"
+            raise ParameterError(f"name={name!r}: not a timm model; near names: {near}")
+        self.n_frames = n_frames
+        self.backbone = timm.create_model(
+            name,
+            pretrained=pretrained,
+            in_chans=n_in,
+            num_classes=n_classes,
+            scriptable=True,
+            exportable=True,
+            **options,
+        )
+
+    def forward(self, image: Tensor, lengths: Tensor) -> Tensor:
+        """Return logits; shapes as in the class docstring."""
+        batch, channel, n_mels = image.shape[0], image.shape[1], image.shape[2]
+        rows = image.reshape(batch, channel * n_mels, image.shape[3])
+        rows = stretch_frames(rows, torch.zeros_like(lengths), lengths - 1, self.n_frames)
+        return self.backbone(rows.reshape(batch, channel, n_mels, self.n_frames))

@@ -1,0 +1,90 @@
+"""Networks on pooled vectors."""
+
+from collections.abc import Sequence
+from typing import List
+
+from torch import Tensor, nn
+
+from audiotorch.errors import ParameterError
+from audiotorch.features.pooling import StatisticsPooling
+
+__all__ = ["MLP", "Linear"]
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron on one vector a clip.
+
+    Inputs are standardised by running statistics of the training batches. Images are pooled first:
+    mean, standard deviation, minimum and maximum of each row over the clip's own frames.
+
+    Args:
+        n_classes: number of answers.
+        input_shape: `(n_features,)` of vectors, or `(channel, n_mels)` of images: the front end's
+            `output_shape`.
+        hidden: width of each hidden layer; empty makes the network linear.
+        dropout: share of each hidden layer dropped in training.
+
+    Shape:
+        - Input: `(batch, n_features)` or `(batch, channel, n_mels, frames)`, and frame counts
+          `(batch,)`
+        - Output: `(batch, n_classes)`, logits
+
+    Raises:
+        ParameterError: fewer than one class, or an `input_shape` of neither kind.
+
+    Example:
+        >>> MLP(3, (240,)).eval()(torch.zeros(2, 240), torch.tensor([44, 44])).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        input_shape: Sequence[int],
+        *,
+        hidden: Sequence[int] = (256,),
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if n_classes < 1 or len(input_shape) not in (1, 2):
+            raise ParameterError(
+                f"n_classes={n_classes}, input_shape={list(input_shape)}: need at least one class, "
+                "and the shape of vectors (n_features,) or images (channel, n_mels)"
+            )
+        self.is_image = len(input_shape) == 2
+        self.pooling = StatisticsPooling()
+        width = int(input_shape[0])
+        if self.is_image:
+            width *= int(input_shape[1]) * len(self.pooling.statistics)
+        # The running statistics are the scaler; learned scales would only repeat the next layer.
+        layers: List[nn.Module] = [nn.BatchNorm1d(width, affine=False)]
+        for size in hidden:
+            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
+            width = size
+        layers.append(nn.Linear(width, n_classes))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return logits; shapes as in the class docstring."""
+        if self.is_image:
+            x = self.pooling(x, lengths.unsqueeze(1).expand(x.shape[:2])).flatten(1)
+        return self.layers(x)
+
+
+class Linear(MLP):
+    """Multinomial logistic regression on one vector a clip: an `MLP` without hidden layers.
+
+    Args:
+        n_classes: number of answers.
+        input_shape: as `MLP`.
+
+    Shape:
+        - Input: as `MLP`
+        - Output: `(batch, n_classes)`, logits
+
+    Raises:
+        ParameterError: as `MLP`.
+    """
+
+    def __init__(self, n_classes: int, input_shape: Sequence[int]) -> None:
+        super().__init__(n_classes, input_shape, hidden=())

@@ -1,0 +1,376 @@
+"""The Pipeline: everything between a waveform and an answer, as one module."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, List, Optional, Tuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from audiotorch.audio.io import load
+from audiotorch.errors import AudioTorchError, DecodeError, ParameterError
+from audiotorch.features.functional import mask_samples
+
+__all__ = ["Pipeline", "Prediction", "predict"]
+
+Source: TypeAlias = str | Path | bytes | BinaryIO
+
+_TASKS = ("classification", "multilabel", "anomaly")
+
+
+class _Chain(nn.Module):
+    """Preprocessing steps one after another, each `(waveform, lengths) -> (waveform, lengths)`."""
+
+    def __init__(self, steps: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tuple[Tensor, Tensor]:
+        for step in self.steps:
+            out = step(waveform, lengths)
+            waveform = out[0]
+            kept = out[1]
+            assert kept is not None
+            lengths = kept
+        return waveform, lengths
+
+
+class Pipeline(nn.Module):
+    """Waveform to answer: preprocessing, features, model, calibrated output.
+
+    A clip's answer is the same alone, in a batch, and padded. `forward` checks shapes and dtypes
+    only, so that it never waits for the device; values are checked where audio enters (`load`,
+    `predict`). Labels, rate and thresholds travel with the module and with the exported file.
+
+    Args:
+        features: a front end `(waveform, lengths) -> x` with `frame_counts`, `sample_rate`,
+            `output_shape` and `min_samples`.
+        model: `(x, frame counts) -> logits (batch, n_classes)`, or a score `(batch,)` for anomaly.
+        labels: names of the classes, in the order of the model's outputs.
+        sample_rate: Hz of the waveforms that `forward` takes.
+        preprocess: steps before the features, `(waveform, lengths) -> (waveform, lengths)`.
+        min_duration: seconds; shorter clips count as padded with zeros to it. 0 refuses, in
+            `predict`, those too short for the features.
+        task: `"classification"`, `"multilabel"` or `"anomaly"`.
+
+    Shape:
+        - Input: `(batch, time)` and lengths `(batch,)` int64 in samples, `None` = all full
+        - Output: probabilities `(batch, n_classes)`, softmax (sigmoid for multilabel) of
+          `logits / temperature`; for anomaly the score `(batch,)`, higher = more anomalous.
+
+    Raises:
+        ParameterError: an unknown task, a negative duration, repeated labels, a rate that the
+            features do not expect; in `forward`, wrong shapes or integer samples.
+
+    Example:
+        >>> from audiotorch.features import SpectrogramImage
+        >>> from audiotorch.models import CNN
+        >>> features = SpectrogramImage(8000, 256, 80, n_mels=40)
+        >>> model = CNN(2, features.output_shape)
+        >>> pipeline = Pipeline(features, model, labels=["no", "yes"], sample_rate=8000).eval()
+        >>> pipeline(torch.randn(3, 8000)).shape
+        torch.Size([3, 2])
+    """
+
+    labels: List[str]
+    threshold_names: List[str]
+    temperature: Tensor
+    thresholds: Tensor
+    calibration: Tensor
+
+    def __init__(
+        self,
+        features: nn.Module,
+        model: nn.Module,
+        *,
+        labels: Sequence[str] = (),
+        sample_rate: int,
+        preprocess: nn.Module | Sequence[nn.Module] | None = None,
+        min_duration: float = 0.5,
+        task: str = "classification",
+    ) -> None:
+        super().__init__()
+        if task not in _TASKS:
+            raise ParameterError(f"task={task!r}: must be one of {_TASKS}")
+        if min_duration < 0:
+            raise ParameterError(f"min_duration={min_duration}: must be at least 0 seconds")
+        if len(set(labels)) < len(labels):
+            raise ParameterError(f"labels={list(labels)}: each name must stand once")
+        if preprocess is None and sample_rate != features.sample_rate:
+            raise ParameterError(
+                f"sample_rate={sample_rate}: the features expect {features.sample_rate} Hz; build "
+                "both with one rate, or put a Resample into preprocess"
+            )
+        steps = [preprocess] if isinstance(preprocess, nn.Module) else list(preprocess or ())
+        self.preprocess = _Chain(steps)
+        self.features = features
+        self.model = model
+        self.labels = [str(label) for label in labels]
+        self.sample_rate = int(sample_rate)
+        self.min_duration = float(min_duration)
+        self.min_samples = round(min_duration * features.sample_rate)
+        self.task = task
+        self.threshold_names = []
+        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("thresholds", torch.zeros(0))
+        self.register_buffer("calibration", torch.zeros(0))
+
+    def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return probabilities or scores; shapes and errors as in the class docstring."""
+        logits = self.logits(waveform, lengths)
+        if self.task == "anomaly":
+            return logits
+        if self.task == "multilabel":
+            return torch.sigmoid(logits / self.temperature)
+        return torch.softmax(logits / self.temperature, dim=-1)
+
+    @torch.jit.export
+    def logits(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return what the model says before calibration: what training works on.
+
+        Args:
+            waveform: `(batch, time)` at `sample_rate`.
+            lengths: `(batch,)` samples; `None` = all full.
+
+        Shape:
+            - Output: `(batch, n_classes)`, or `(batch,)` for anomaly
+        """
+        x, counts = self.front(waveform, lengths)
+        return self.model(x, counts)
+
+    @torch.jit.export
+    def front(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+        """Return the model's input and its frame counts.
+
+        Args:
+            waveform: `(batch, time)` at `sample_rate`.
+            lengths: `(batch,)` samples; `None` = all full.
+
+        Shape:
+            - Output: `(batch, ...)` as the features give it, and `(batch,)`
+        """
+        if waveform.dim() != 2:
+            raise ParameterError(
+                f"waveform: must be (batch, time), got {waveform.dim()} axes; add waveform[None] "
+                "for one clip, mix channels with ToMono"
+            )
+        if lengths is None:
+            n_samples = waveform.shape[1]
+            lengths = torch.full(
+                [waveform.shape[0]], n_samples, dtype=torch.int64, device=waveform.device
+            )
+        waveform = mask_samples(waveform, lengths)
+        waveform, lengths = self.preprocess(waveform, lengths)
+        missing = max(self.min_samples - waveform.shape[1], 0)
+        waveform = nn.functional.pad(waveform, [0, missing])
+        lengths = lengths.clamp(min=self.min_samples)
+        return self.features(waveform, lengths), self.features.frame_counts(lengths)
+
+    @torch.jit.export
+    def timeline(
+        self,
+        waveform: Tensor,
+        lengths: Optional[Tensor] = None,
+        window_seconds: float = 1.0,
+        hop_seconds: float = 0.5,
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """Return the answer in each window of a clip.
+
+        Windows start at multiples of the hop until one reaches the clip's end; that last one keeps
+        its own shorter length.
+
+        Args:
+            waveform: `(batch, time)` at `sample_rate`.
+            lengths: `(batch,)` samples; `None` = all full.
+            window_seconds: length of a window, above 0.
+            hop_seconds: from one start to the next, above 0.
+
+        Shape:
+            - Output: answers `(batch, n, ...)`, start seconds `(n,)`, valid `(batch, n)`: windows
+              that the clip has; answers elsewhere are 0.
+
+        Raises:
+            ParameterError: a window or hop shorter than one sample.
+        """
+        # TorchScript's round gives a float.
+        window = int(round(window_seconds * self.sample_rate))  # noqa: RUF046
+        hop = int(round(hop_seconds * self.sample_rate))  # noqa: RUF046
+        if window < 1 or hop < 1:
+            raise ParameterError(
+                f"window_seconds={window_seconds}, hop_seconds={hop_seconds}: must be above 0"
+            )
+        if lengths is None:
+            lengths = torch.full(
+                [waveform.shape[0]], waveform.shape[1], dtype=torch.int64, device=waveform.device
+            )
+        n = 1 + max(0, -((window - waveform.shape[1]) // hop))
+        missing = max(0, (n - 1) * hop + window - waveform.shape[1])
+        padded = nn.functional.pad(waveform, [0, missing])
+        starts = torch.arange(n, device=waveform.device) * hop
+        windows = padded.unfold(1, window, hop)[:, :n].reshape(-1, window)
+        left = lengths.unsqueeze(1) - starts
+        answers = self.forward(windows, left.clamp(min=0, max=window).reshape(-1))
+        answers = answers.reshape([waveform.shape[0], n] + list(answers.shape[1:]))
+        valid = (starts == 0) | (left + hop > window)
+        outside = ~valid.reshape([waveform.shape[0], n] + [1] * (answers.dim() - 2))
+        return answers.masked_fill(outside, 0.0), starts.to(torch.float64) / self.sample_rate, valid
+
+    @torch.jit.export
+    def p_value(self, score: Tensor) -> Tensor:
+        """Return the share of normal clips that score at least as high, with the usual plus one.
+
+        Args:
+            score: anomaly scores.
+
+        Shape:
+            - Input: any
+            - Output: as the input, in `1 / (n + 1)` to 1 for `n` calibration scores
+
+        Reference:
+            Vovk et al. (2005), Algorithmic learning in a random world (conformal p-value).
+        """
+        n = self.calibration.shape[0]
+        below = torch.searchsorted(self.calibration, score.to(self.calibration.dtype))
+        return (1.0 + (n - below)) / (n + 1.0)
+
+    @torch.jit.unused
+    def predict(
+        self,
+        sources: Source | Iterable[Source],
+        *,
+        device: str | None = None,
+        batch_size: int = 8,
+    ) -> list["Prediction"]:
+        """Decode, resample, batch and answer; as `audiotorch.predict(self, sources)`.
+
+        Args:
+            sources: a path, bytes or open file, or several of them.
+            device: `"cpu"`, `"cuda"` ...; `None` = where the module is.
+            batch_size: clips answered together.
+        """
+        return predict(self, sources, device=device, batch_size=batch_size)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one file, or the reason why there is none.
+
+    Args:
+        file: path of the file; `"<bytes>"` for bytes.
+        label: most probable class; `None` where `error` says why.
+        confidence: probability of `label`.
+        probabilities: probability of each class by name.
+        error: what was wrong with the file; `None` where there is an answer.
+    """
+
+    file: str
+    label: str | None = None
+    confidence: float | None = None
+    probabilities: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+def predict(
+    module: nn.Module,
+    sources: Source | Iterable[Source],
+    *,
+    device: str | None = None,
+    batch_size: int = 8,
+) -> list[Prediction]:
+    """Answer files with a Pipeline, or with a module that `load_pipeline` gave.
+
+    Any sample rate and channel count is brought to what the module takes. A file that cannot be
+    read, is empty or too short gets a `Prediction` with `error`; the others are answered.
+
+    Args:
+        module: classification or multilabel Pipeline, eager or exported.
+        sources: a path, bytes or open file, or several of them.
+        device: `"cpu"`, `"cuda"` ...: the module is moved there; `None` = where it is.
+        batch_size: clips decoded and answered together, at least 1.
+
+    Raises:
+        ParameterError: `batch_size` below 1, a device that torch does not have, or a module for
+            another task.
+    """
+    if batch_size < 1:
+        raise ParameterError(f"batch_size={batch_size}: must be at least 1")
+    if module.task == "anomaly":
+        raise ParameterError("task='anomaly': predict answers with classes; this is a detector")
+    if device is not None:
+        try:
+            module = module.to(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ParameterError(f"device={device!r}: torch cannot use it: {reason}") from error
+    single = isinstance(sources, (str, Path, bytes)) or hasattr(sources, "read")
+    remaining = iter([sources] if single else sources)
+    was_training = module.training
+    module.eval()
+    found: list[Prediction] = []
+    try:
+        # Not inference_mode: TorchScript fails in it once it has run with gradients.
+        with ThreadPoolExecutor() as pool, torch.no_grad():
+            while chunk := list(islice(remaining, batch_size)):
+                clips = list(pool.map(partial(_decode, module), chunk))
+                found.extend(_answer(module, chunk, clips))
+    finally:
+        module.train(was_training)
+    return found
+
+
+def _decode(module: nn.Module, source: Source) -> Tensor | AudioTorchError:
+    """Return samples at the module's rate, or what is wrong with the file."""
+    try:
+        waveform, rate = load(source, sample_rate=module.sample_rate, mono=True)
+        seconds = waveform.shape[1] / rate
+        needed = module.features.min_samples / module.features.sample_rate
+        if waveform.shape[1] == 0:
+            raise DecodeError(f"{_name(source)}: holds no samples; leave it out")
+        if max(seconds, module.min_duration) < needed:
+            raise DecodeError(
+                f"{_name(source)}: lasts {seconds:.3f} s, the features need {needed:.3f} s; "
+                "pad the clip, or build the Pipeline with min_duration"
+            )
+    except AudioTorchError as error:
+        return error
+    return waveform[0]
+
+
+def _answer(
+    module: nn.Module, sources: list[Source], clips: list[Tensor | AudioTorchError]
+) -> list[Prediction]:
+    found = [Prediction(_name(s), error=str(c)) for s, c in zip(sources, clips, strict=True)]
+    waveforms = {i: clip for i, clip in enumerate(clips) if isinstance(clip, Tensor)}
+    for batch in _batches({i: len(w) for i, w in waveforms.items()}):
+        # No parameter need exist; the temperature always does.
+        where = module.temperature.device
+        lengths = torch.tensor([len(waveforms[i]) for i in batch])
+        padded = nn.utils.rnn.pad_sequence([waveforms[i] for i in batch], batch_first=True)
+        probabilities = module(padded.to(where), lengths.to(where)).cpu()
+        for i, row in zip(batch, probabilities.tolist(), strict=True):
+            best = max(range(len(row)), key=row.__getitem__)
+            named = dict(zip(module.labels, row, strict=True))
+            found[i] = Prediction(_name(sources[i]), module.labels[best], row[best], named)
+    return found
+
+
+def _batches(lengths: dict[int, int]) -> Iterator[list[int]]:
+    """Group clips so that none is padded to more than twice its length."""
+    batch: list[int] = []
+    for i in sorted(lengths, key=lengths.__getitem__):
+        if batch and lengths[i] > 2 * lengths[batch[0]]:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return str(getattr(source, "name", "<bytes>"))

@@ -1,0 +1,256 @@
+"""Checkpoints: written each epoch, resumed from, fine-tuned from, turned back into a Pipeline."""
+
+import logging
+import os
+import pickle
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from audiotorch.errors import DecodeError, ParameterError
+from audiotorch.pipeline import Pipeline
+from audiotorch.training.build import build
+
+__all__ = [
+    "Checkpoints",
+    "find_checkpoint",
+    "load_checkpoint_pipeline",
+    "read_checkpoint",
+    "take_weights",
+]
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints(Checkpoint):
+    """Writes `last.ckpt` after each epoch, and `best.ckpt` when the validation is the best yet.
+
+    Best is the highest accuracy, among equals the lowest loss, among those the first. A file is
+    complete or not there. The record of the best lies in the checkpoint, so that a resumed run
+    picks as an uninterrupted one does.
+
+    Args:
+        folder: where the files go; made when missing.
+        keep_best: False writes `last.ckpt` only.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], keep_best: bool = True) -> None:
+        self.folder = Path(folder)
+        self.keep_best = keep_best
+        self.best: list[float] | None = None
+
+    @property
+    def chosen(self) -> Path:
+        """The checkpoint whose weights the run hands out."""
+        best = self.folder / "best.ckpt"
+        return best if self.keep_best and best.is_file() else self.folder / "last.ckpt"
+
+    def adopt(self, source: Path) -> None:
+        """Take over the best checkpoint of the run that is resumed from `source`."""
+        best = source.parent / "best.ckpt"
+        if self.keep_best and best.is_file() and best.parent.resolve() != self.folder.resolve():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _replace(best, self.folder / "best.ckpt")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the files; Lightning calls this after validation and after other callbacks."""
+        scores = getattr(pl_module, "scores", {}).get("val")
+        better = False
+        if self.keep_best and scores is not None:
+            rank = [scores["acc"], -scores["loss"]]
+            better = self.best is None or rank > self.best
+            self.best = rank if better else self.best
+        partial = self.folder / ".last.ckpt.tmp"
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            if better:
+                _replace(partial, self.folder / "best.ckpt")
+            os.replace(partial, self.folder / "last.ckpt")
+        trainer.strategy.barrier()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The figures of the best checkpoint."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint's record, unless its best file is lost."""
+        if (self.folder / "best.ckpt").is_file():
+            self.best = state_dict["best"]
+
+
+def _replace(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, partial)
+    os.replace(partial, target)
+
+
+def find_checkpoint(path: str | os.PathLike[str], names: Sequence[str] = ("best", "last")) -> Path:
+    """Resolve a run directory to its checkpoint; a file stays as it is.
+
+    Args:
+        path: a run directory, its `checkpoints` directory, or a checkpoint.
+        names: which checkpoints of a directory to take, the preferred one first.
+
+    Raises:
+        ParameterError: there is no such file or directory, or it holds no checkpoint.
+    """
+    given = Path(path)
+    if given.is_file():
+        return given
+    candidates = [
+        folder / f"{name}.ckpt" for folder in (given / "checkpoints", given) for name in names
+    ]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise ParameterError(
+        f"checkpoint {os.fspath(path)!r}: must be a checkpoint or a run directory that holds "
+        f"checkpoints/{names[-1]}.ckpt; check the path"
+    )
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint of a training run; nothing but plain data and tensors is unpickled.
+
+    Raises:
+        DecodeError: the file is damaged, or not a checkpoint of audiotorch.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DecodeError(
+            f"{os.fspath(path)!r} is not a checkpoint, or is truncated ({reason[:120]}); "
+            "give checkpoints/best.ckpt or last.ckpt of a run directory"
+        ) from error
+    ours = checkpoint.get("audiotorch") if isinstance(checkpoint, dict) else None
+    if not isinstance(ours, dict) or not {"labels", "config"} <= ours.keys():
+        raise DecodeError(
+            f"{os.fspath(path)!r} is not a checkpoint that audiotorch wrote; "
+            "give checkpoints/best.ckpt or last.ckpt of a run directory"
+        )
+    return cast(dict[str, Any], checkpoint)
+
+
+def load_checkpoint_pipeline(path: str | os.PathLike[str], trusted: bool = False) -> Pipeline:
+    """Rebuild the Pipeline of a training run, with its averaged weights where these are on.
+
+    Args:
+        path: a checkpoint, or a run directory, of which the best checkpoint is taken.
+        trusted: build classes from outside audiotorch too, if the checkpoint names some. The file
+            then decides what code runs: only for files of your own.
+
+    Raises:
+        ParameterError: nothing is there.
+        DecodeError: the file is damaged, not audiotorch's, does not fit its own configuration, or
+            names a class from outside audiotorch.
+    """
+    file = find_checkpoint(path)
+    checkpoint = read_checkpoint(file)
+    ours = checkpoint["audiotorch"]
+    try:
+        pipeline = build_pipeline(ours["config"], ours["labels"], trusted)
+        state = _part(checkpoint["state_dict"], "pipeline.")
+        averaged = _part(checkpoint["state_dict"], "average.module.")
+        pipeline.load_state_dict(state)
+        if averaged:
+            pipeline.model.load_state_dict(averaged)
+    except (KeyError, TypeError, RuntimeError, AttributeError, ParameterError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DecodeError(
+            f"{os.fspath(file)!r} does not fit its own configuration ({reason}); "
+            "was it written by another version of audiotorch?"
+        ) from error
+    return pipeline.eval()
+
+
+def build_pipeline(config: Any, labels: Sequence[str], trusted: bool = True) -> Pipeline:
+    """Build the untrained Pipeline that a run's configuration describes.
+
+    Args:
+        config: the whole configuration; its `features`, `model`, `pipeline` and
+            `data.sample_rate` are read.
+        labels: the classes.
+        trusted: False builds classes of audiotorch only.
+    """
+    config = OmegaConf.create(config)
+    features = build(config.features, trusted=trusted)
+    model = build(
+        config.model,
+        without=("init_from",),
+        trusted=trusted,
+        n_classes=len(labels),
+        input_shape=list(features.output_shape),
+    )
+    return build(
+        config.pipeline,
+        trusted=trusted,
+        features=features,
+        model=model,
+        labels=list(labels),
+        sample_rate=config.data.sample_rate,
+    )
+
+
+def take_weights(pipeline: Pipeline, source: str | os.PathLike[str]) -> None:
+    """Start a Pipeline's model from an earlier run: weights of the same name and shape are taken.
+
+    Where the labels are not the earlier run's, the last linear layer stays new. What was taken and
+    what was not is logged.
+
+    Args:
+        pipeline: its model is changed in place.
+        source: the earlier run's directory, or one of its checkpoints.
+
+    Raises:
+        ParameterError: nothing is there, or no weight fits.
+        DecodeError: the file is damaged or not audiotorch's.
+    """
+    file = find_checkpoint(source)
+    checkpoint = read_checkpoint(file)
+    state = checkpoint["state_dict"]
+    earlier = _part(state, "average.module.") or _part(state, "pipeline.model.")
+    own = pipeline.model.state_dict()
+    new = set()
+    if checkpoint["audiotorch"]["labels"] != list(pipeline.labels):
+        new = _head(pipeline.model, len(pipeline.labels))
+    taken = {
+        name: value
+        for name, value in earlier.items()
+        if name not in new and name in own and own[name].shape == value.shape
+    }
+    if not taken:
+        raise ParameterError(
+            f"init_from={os.fspath(source)!r}: must hold weights of the same model; "
+            "choose the model= and features= of that run"
+        )
+    pipeline.model.load_state_dict(taken, strict=False)
+    left = [name for name in own if name not in taken]
+    log.info(
+        "init_from: %d of %d tensors taken from %s; new: %s",
+        len(taken),
+        len(own),
+        file,
+        ", ".join(left) or "none",
+    )
+
+
+def _head(model: nn.Module, n_classes: int) -> set[str]:
+    """Names of the parameters of the last linear layer that gives one number for each class."""
+    heads = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == n_classes
+    ]
+    return {f"{heads[-1]}.{kind}".lstrip(".") for kind in ("weight", "bias")} if heads else set()
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

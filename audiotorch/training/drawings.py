@@ -1,0 +1,187 @@
+"""What TensorBoard shows beside curves: confusion matrix, worst errors to see and hear, graph."""
+
+import heapq
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from audiotorch.data.datamodule import Batch
+from audiotorch.training.tasks import ClassificationTask
+
+__all__ = ["Drawings", "confusion_figure", "flatten"]
+
+log = logging.getLogger(__name__)
+
+# Drawings of a run: enough to see it change, few enough not to slow it down.
+_DRAWINGS = 5
+
+
+class Drawings(Callback):
+    """Draws the validation into TensorBoard, a few times during the run and at its end.
+
+    The confusion matrix, and of the clips that were answered wrongly those with the largest loss:
+    their features as an image and their audio to play, tagged by rank. The model's graph is drawn
+    once.
+
+    Args:
+        n_errors: how many clips to show.
+    """
+
+    def __init__(self, n_errors: int = 4) -> None:
+        self.n_errors = n_errors
+        self.worst: list[tuple[float, int, str, Tensor]] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the graph."""
+        writer = _writer(trainer)
+        if writer is not None:
+            _draw_graph(writer, cast(ClassificationTask, pl_module))
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the clips of the last time."""
+        self.worst = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Remember the worst errors."""
+        if not self._is_due(trainer):
+            return
+        labels = cast(ClassificationTask, pl_module).pipeline.labels
+        losses = outputs["loss"].tolist()
+        answers = outputs["probabilities"].argmax(-1).tolist()
+        targets = batch.target.tolist()
+        for k, (loss, answer, target) in enumerate(zip(losses, answers, targets, strict=True)):
+            if answer != target:
+                text = f"{labels[target]} heard as {labels[answer]}"
+                clip = batch.waveform[k, : int(batch.lengths[k])].cpu()
+                self.worst.append((loss, int(batch.index[k]), text, clip))
+        self.worst = heapq.nlargest(self.n_errors, self.worst, key=lambda error: error[:2])
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw, if it is time; by now the task has the figures of the validation."""
+        writer = _writer(trainer)
+        task = cast(ClassificationTask, pl_module)
+        if writer is None or "val" not in task.scores or not self._is_due(trainer):
+            return
+        step = trainer.global_step
+        matrix = np.asarray(task.scores["val"]["confusion_matrix"])
+        picture = confusion_figure(matrix, list(task.pipeline.labels))
+        writer.add_image("val/confusion_matrix", picture, step, dataformats="HWC")
+        for rank, (loss, _, text, clip) in enumerate(self.worst, start=1):
+            tag = f"val_errors/{rank}"
+            writer.add_text(tag, f"{text}, loss {loss:.2f}", step)
+            sound = clip / clip.abs().max().clamp(min=1e-6)
+            writer.add_audio(tag, sound[None], step, sample_rate=task.pipeline.sample_rate)
+            image = _image(task, clip)
+            if image is not None:
+                writer.add_image(tag, image, step)
+
+    @staticmethod
+    def _is_due(trainer: L.Trainer) -> bool:
+        total = trainer.max_epochs or 1
+        epoch = trainer.current_epoch + 1
+        return epoch >= total or epoch % max(1, total // _DRAWINGS) == 0
+
+
+def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Draw a confusion matrix, rows scaled to shares of their class.
+
+    Args:
+        matrix: clips by true class (row) and answer (column).
+        labels: the classes.
+
+    Returns:
+        The picture, uint8 `(height, width, 3)`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    size = 2.0 + 0.45 * len(labels)
+    figure = Figure(figsize=(size, size), dpi=80, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # A dollar sign in a class name must not start a formula.
+    names = [label.replace("$", r"\$") for label in labels]
+    axes.set_xticks(range(len(labels)), names, rotation=90)
+    axes.set_yticks(range(len(labels)), names)
+    axes.set(xlabel="answer", ylabel="true class")
+    for row, column in np.argwhere(matrix > 0):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level with dotted names, lists and nothing as text.
+
+    Example:
+        >>> flatten({"data": {"seed": 1, "root": None}})
+        {'data.seed': 1, 'data.root': 'None'}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            plain = isinstance(value, bool | int | float | str)
+            flat[f"{prefix}{key}"] = value if plain else str(value)
+    return flat
+
+
+def _writer(trainer: L.Trainer) -> Any:
+    """TensorBoard's writer on the process that writes, else None."""
+    if not trainer.is_global_zero or trainer.sanity_checking:
+        return None
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            return logger.experiment
+    return None
+
+
+def _image(task: ClassificationTask, clip: Tensor) -> Tensor | None:
+    """Features of one clip, low frequencies at the bottom, scaled to 0..1; None for vectors."""
+    waveform = clip[None].to(task.device)
+    with torch.no_grad():
+        x, _ = task.pipeline.front(waveform, torch.tensor([clip.numel()], device=task.device))
+    if x.ndim != 4:
+        return None
+    image = x[0, :1].flip(1).float().cpu()
+    span = (image.amax() - image.amin()).clamp(min=1e-6)
+    return (image - image.amin()) / span
+
+
+def _draw_graph(writer: Any, task: ClassificationTask) -> None:
+    """Draw the model as traced; a model that does not trace is trained all the same."""
+    rate = task.pipeline.sample_rate
+    was_training = task.pipeline.training
+    task.pipeline.eval()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            # Deprecation of the tracer, and its remarks on sizes: the graph is only looked at.
+            warnings.simplefilter("ignore")
+            waveform = torch.randn(2, rate, device=task.device)
+            lengths = torch.full((2,), rate, device=task.device)
+            x, counts = task.pipeline.front(waveform, lengths)
+            writer.add_graph(task.pipeline.model, (x, counts))
+    except (RuntimeError, TypeError, ValueError) as error:
+        log.info("TensorBoard shows no model graph: %s", str(error).strip().splitlines()[0])
+    finally:
+        task.pipeline.train(was_training)

@@ -1,0 +1,162 @@
+"""Hydra around a job: one clear line for wrong use, tracebacks for what nobody expected."""
+
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from audiotorch.errors import AudioTorchError
+from audiotorch.training.build import config_dir
+
+__all__ = ["explain", "run_hydra"]
+
+# What a wrong configuration raises. Anything else is a fault of ours and keeps its traceback.
+_WRONG_USE = (
+    AudioTorchError,
+    HydraException,
+    OmegaConfBaseException,
+    MisconfigurationException,
+)
+
+
+def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
+    """Compose `train.yaml` with overrides and run the job, once or as a sweep.
+
+    Args:
+        job: called with each composed configuration.
+        argv: Hydra's command line, without the program's name.
+
+    Returns:
+        0, or 2 after one line on stderr for every run that was refused.
+    """
+    refused: list[str] = []
+
+    def guarded(config: DictConfig) -> Any:
+        # Hydra would add lines of its own to an error that leaves the job.
+        try:
+            return job(config)
+        except _WRONG_USE as error:
+            refused.append(explain(error))
+            return None
+
+    with _process_state(argv):
+        try:
+            entry = hydra.main(
+                version_base="1.3", config_path=str(config_dir()), config_name="train"
+            )
+            entry(guarded)()
+        except _WRONG_USE as error:
+            refused.append(explain(error))
+        except ValueError as error:
+            # Hydra's own complaint about `experiment=null`.
+            if "Config group override" not in str(error):
+                raise
+            refused.append(f"{error}: write ~GROUP to leave a group out")
+    for line in refused:
+        print(f"audiotorch train: {line}", file=sys.stderr)
+    return 2 if refused else 0
+
+
+@contextmanager
+def _process_state(argv: Sequence[str]) -> Iterator[None]:
+    """What Hydra reads from and leaves in the process, put back afterwards."""
+    program, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    # Lightning starts further DDP processes with sys.argv: it must be a file that runs this job.
+    sys.argv = [str(Path(__file__).with_name("train.py")), *argv]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = program
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+        for handler in root.handlers:
+            if handler not in handlers:
+                handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        GlobalHydra.instance().clear()
+
+
+def explain(error: BaseException) -> str:
+    """One line that says what is wrong and what to write instead."""
+    text = str(error).strip()
+    if isinstance(error, AudioTorchError):
+        return _one_line(text)
+    missing = re.search(r"Environment variable '(\w+)' not found", text)
+    if missing:
+        return (
+            f"the environment variable {missing[1]} is not set: set it to the folder that holds "
+            "the data sets, or name the table with data.manifest="
+        )
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(
+        r"Key '([^']+)' is not in struct", text
+    )
+    if unknown:
+        return _unknown_key(unknown[1])
+    choice = re.search(r"Could not find '([^']+)'", text)
+    if choice:
+        return _unknown_choice(choice[1])
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _unknown_key(key: str) -> str:
+    near = difflib.get_close_matches(key, _keys(), n=1, cutoff=0.5)
+    if not near:  # The right name in the wrong place.
+        last = key.rsplit(".", 1)[-1]
+        near = [known for known in _keys() if known.rsplit(".", 1)[-1] == last][:1]
+    advice = f"did you mean '{near[0]}'?" if near else "see audiotorch train --cfg job"
+    return f"unknown setting '{key}': {advice}"
+
+
+def _unknown_choice(name: str) -> str:
+    group, _, choice = name.rpartition("/")
+    if not group:
+        return f"unknown setting '{name}': write NAME=VALUE"
+    known = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+    near = difflib.get_close_matches(choice, known, n=1)
+    advice = f"did you mean '{near[0]}'? " if near else ""
+    return f"unknown choice {group}={choice}: {advice}available: {', '.join(known)}"
+
+
+def _keys() -> list[str]:
+    """Every setting that some choice of the groups has, and the groups."""
+    found: set[str] = set()
+    for path in sorted(config_dir().rglob("*.yaml")):
+        group = path.parent.relative_to(config_dir()).as_posix()
+        if group in ("experiment", "sweep"):
+            continue
+        prefix = "" if group == "." else f"{group}."
+        found |= _flat_keys(OmegaConf.to_container(OmegaConf.load(path)), prefix)
+    groups = {path.name for path in config_dir().iterdir() if path.is_dir()}
+    return sorted(found | groups)
+
+
+def _flat_keys(node: Any, prefix: str) -> set[str]:
+    if not isinstance(node, dict):
+        return set()
+    found: set[str] = set()
+    for key, value in node.items():
+        if key not in ("defaults", "hydra") and not str(key).startswith("_"):
+            found |= {f"{prefix}{key}"} | _flat_keys(value, f"{prefix}{key}.")
+    return found

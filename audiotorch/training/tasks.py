@@ -1,0 +1,321 @@
+"""What Lightning steps through: loss, averaged weights and metrics around a Pipeline."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.swa_utils import AveragedModel
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+
+from audiotorch.data.datamodule import Batch
+from audiotorch.errors import ParameterError
+from audiotorch.pipeline import Pipeline
+from audiotorch.training.augment import Augment
+
+__all__ = ["ClassificationTask", "balanced_weights", "warmup_cosine"]
+
+# Bins of the calibration error; 15 is what the literature reports (Guo et al. 2017).
+_CALIBRATION_BINS = 15
+
+
+def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_share: float = 0.1) -> LambdaLR:
+    """Learning rate that rises linearly, then falls along a half cosine to zero.
+
+    Args:
+        optimizer: its learning rates are the peak.
+        total_steps: optimizer steps of the whole training.
+        warmup_share: share of the steps that rise, from 0 to below 1.
+
+    Raises:
+        ParameterError: `warmup_share` lies outside its range, or `total_steps` is below 1.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> warmup_cosine(optimizer, total_steps=10, warmup_share=0.4).get_last_lr()
+        [0.25]
+    """
+    if not 0 <= warmup_share < 1:
+        raise ParameterError(
+            f"warmup_share={warmup_share!r}: must be from 0 to below 1; 0.1 is a common choice"
+        )
+    if not 1 <= total_steps < math.inf:
+        raise ParameterError(
+            f"total_steps={total_steps!r}: must be at least 1 and finite; set trainer.max_epochs"
+        )
+    warmup = round(warmup_share * total_steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (total_steps - warmup))))
+
+    return LambdaLR(optimizer, factor)
+
+
+def balanced_weights(counts: Tensor) -> Tensor:
+    """Weight of each class in the loss so that all classes weigh the same: n / (n_classes count).
+
+    Args:
+        counts: training clips of each class; a class without any gets weight 0.
+
+    Shape:
+        - Input and output: `(n_classes,)`
+
+    Reference:
+        Same values as `sklearn.utils.class_weight.compute_class_weight("balanced")`.
+
+    Example:
+        >>> balanced_weights(torch.tensor([1, 3]))
+        tensor([2.0000, 0.6667])
+    """
+    counts = counts.double()
+    weights = counts.sum() / (counts.numel() * counts.clamp(min=1))
+    return torch.where(counts > 0, weights, 0.0).float()
+
+
+class ClassificationTask(L.LightningModule):
+    """Trains a Pipeline to give each clip one label.
+
+    The loss is the cross-entropy of `pipeline.model`'s logits against soft targets. With
+    `ema_decay` an exponential moving average of the model's weights and buffers is kept; it is what
+    validation, test, export and a later `load_checkpoint_pipeline` use. Early in training the decay
+    is min(ema_decay, (1 + n) / (10 + n)) after n steps, so that the random start is forgotten.
+
+    All randomness of a step (augmentation, dropout) is a function of seed, epoch, step and rank:
+    a resumed run repeats what an uninterrupted one does.
+
+    Args:
+        pipeline: the Pipeline to train; its labels give the classes.
+        optimizer: called with the parameters.
+        scheduler: called with the optimizer and `total_steps`, stepped every step; None keeps the
+            learning rate.
+        class_weights: "balanced" weighs every class equally in the training loss; needs
+            `class_counts`. None weighs every clip equally.
+        class_counts: training clips of each class, `(n_classes,)`.
+        label_smoothing: share of the target spread over all classes, from 0 to below 1.
+        ema_decay: of the averaged weights, from 0 to below 1; None keeps no average.
+        augment: applied to training batches.
+        seed: of augmentation and dropout.
+        record: plain data to keep in each checkpoint, next to labels and scores.
+
+    Raises:
+        ParameterError: a setting lies outside its range, or the pipeline has fewer than two labels.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler] | None = None,
+        *,
+        class_weights: str | None = None,
+        class_counts: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        ema_decay: float | None = None,
+        augment: Augment | None = None,
+        seed: int = 42,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_share("label_smoothing", label_smoothing)
+        self.n_classes = len(pipeline.labels)
+        if self.n_classes < 2:
+            raise ParameterError(
+                f"labels={list(pipeline.labels)!r}: must be two or more; add clips of another class"
+            )
+        self.pipeline = pipeline
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.label_smoothing = label_smoothing
+        self.augment = augment
+        self.seed = seed
+        self.record = dict(record or {})
+        self.scores: dict[str, dict[str, Any]] = {}
+        weights = _class_weights(class_weights, class_counts)
+        self.register_buffer("weights", weights, persistent=False)
+        self.average: AveragedModel | None = None
+        if ema_decay is not None:
+            _check_share("ema_decay", ema_decay)
+            self.average = AveragedModel(
+                pipeline.model, multi_avg_fn=_ramped_average(ema_decay), use_buffers=True
+            )
+            # Else DistributedDataParallel waits for gradients that never come.
+            self.average.requires_grad_(False)
+        self.metrics = nn.ModuleDict(
+            {f"{stage}_metrics": _metrics(self.n_classes) for stage in ("val", "test")}
+        )
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer and, if any, the schedule over all steps of the run."""
+        optimizer = self.optimizer([p for p in self.pipeline.parameters() if p.requires_grad])
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer, total_steps=self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def training_step(self, batch: Batch, step: int) -> Tensor:
+        """Loss of one augmented batch."""
+        generator = Augment.generator(self.seed + self.global_rank, self.current_epoch, step)
+        # Dropout reads the global generator, whose state a checkpoint does not hold.
+        torch.manual_seed(generator.initial_seed())
+        waveform, lengths = batch.waveform, batch.lengths
+        target = F.one_hot(batch.target, self.n_classes).to(waveform.dtype)
+        if self.augment is not None:
+            waveform, lengths, target = self.augment.waveform(waveform, lengths, target, generator)
+        x, counts = self._front(waveform, lengths)
+        if self.augment is not None and x.ndim == 4:
+            x = self.augment.image(x, counts, generator)
+        loss = F.cross_entropy(
+            self.pipeline.model(x, counts),
+            target,
+            weight=self.weights,
+            label_smoothing=self.label_smoothing,
+        )
+        self.log(
+            "train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(target)
+        )
+        return loss
+
+    def _front(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Features in full precision: half of it would drown quiet bands."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            return self.pipeline.front(waveform, lengths)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the averaged weights towards the new ones."""
+        if self.average is not None:
+            self.average.update_parameters(self.pipeline.model)
+
+    def on_train_epoch_end(self) -> None:
+        """Stop a training that has diverged."""
+        loss = self.trainer.callback_metrics.get("train/loss_epoch")
+        if loss is not None and not torch.isfinite(loss):
+            raise ParameterError(
+                f"train/loss={float(loss)} in epoch {self.current_epoch}: must be finite; "
+                "lower task.optimizer.lr"
+            )
+
+    def validation_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Answers and losses, clip by clip."""
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Answers and losses, clip by clip."""
+        return self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Batch, stage: str) -> dict[str, Tensor]:
+        x, counts = self._front(batch.waveform, batch.lengths)
+        network = self.pipeline.model if self.average is None else self.average.module
+        logits = network(x, counts).float()
+        losses = F.cross_entropy(logits, batch.target, reduction="none")
+        probabilities = logits.softmax(-1)
+        self.metrics[f"{stage}_metrics"].update(probabilities, batch.target)
+        self.log(f"{stage}/loss", losses.mean(), batch_size=len(losses), sync_dist=True)
+        return {"loss": losses.detach(), "probabilities": probabilities.detach()}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of the validation clips."""
+        self._summarise("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures of the test clips."""
+        self._summarise("test")
+
+    def _summarise(self, stage: str) -> None:
+        metrics = self.metrics[f"{stage}_metrics"]
+        values = metrics.compute()
+        metrics.reset()
+        confusion = values.pop("confusion_matrix").long().cpu()
+        scores: dict[str, Any] = {name: float(value) for name, value in values.items()}
+        scores["loss"] = float(self.trainer.callback_metrics[f"{stage}/loss"])
+        scores["recall"] = {
+            label: None if int(row.sum()) == 0 else int(row[k]) / int(row.sum())
+            for k, (label, row) in enumerate(zip(self.pipeline.labels, confusion, strict=True))
+        }
+        scores["confusion_matrix"] = confusion.tolist()
+        self.scores[stage] = scores
+        for name in ("acc", "f1", "ece"):
+            self.log(f"{stage}/{name}", scores[name], prog_bar=name == "acc")
+        recalls = {f"{stage}/recall/{k}": v for k, v in scores["recall"].items() if v is not None}
+        self.log_dict(recalls)
+
+    def use_average(self) -> None:
+        """Put the averaged weights, if they are on, into the Pipeline."""
+        if self.average is not None:
+            self.pipeline.model.load_state_dict(self.average.module.state_dict())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what is needed to rebuild the Pipeline: plain data only, read without pickle."""
+        checkpoint["audiotorch"] = {
+            **self.record,
+            "labels": list(self.pipeline.labels),
+            "scores": self.scores,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to resume a run that had other labels."""
+        labels = checkpoint.get("audiotorch", {}).get("labels")
+        if labels != list(self.pipeline.labels):
+            raise ParameterError(
+                f"ckpt_path: that run has the labels {labels}, this one "
+                f"{list(self.pipeline.labels)}; fine-tune with model.init_from= instead"
+            )
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ParameterError(f"{name}={value!r}: must be from 0 to below 1; change task.{name}")
+
+
+def _class_weights(choice: str | None, counts: Tensor | None) -> Tensor | None:
+    if choice is None:
+        return None
+    if choice != "balanced" or counts is None:
+        raise ParameterError(
+            f"class_weights={choice!r}: must be null, or 'balanced' with class_counts; "
+            "set task.class_weights"
+        )
+    return balanced_weights(counts)
+
+
+def _metrics(n_classes: int) -> MetricCollection:
+    return MetricCollection(
+        {
+            "acc": MulticlassAccuracy(n_classes, average="micro"),
+            "f1": MulticlassF1Score(n_classes, average="macro"),
+            "ece": MulticlassCalibrationError(n_classes, n_bins=_CALIBRATION_BINS),
+            "confusion_matrix": MulticlassConfusionMatrix(n_classes),
+        },
+        compute_groups=False,
+    )
+
+
+def _ramped_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Exponential moving average, in place, of lists of tensors of one dtype and device."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], currents: list[Tensor], n_averaged: Tensor) -> None:
+        n = int(n_averaged)
+        share = 1 - min(decay, (1 + n) / (10 + n))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, share)
+        else:  # counters, such as batch norm's
+            for average, current in zip(averages, currents, strict=True):
+                average.copy_(current)
+
+    return update

@@ -1,0 +1,254 @@
+"""The Hydra entry: from a configuration to a trained, tested and exported Pipeline."""
+
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+import audiotorch
+from audiotorch.data.datamodule import AudioDataModule
+from audiotorch.export import export
+from audiotorch.pipeline import Pipeline
+from audiotorch.training.build import build
+from audiotorch.training.checkpoint import (
+    Checkpoints,
+    build_pipeline,
+    find_checkpoint,
+    read_checkpoint,
+    take_weights,
+)
+from audiotorch.training.drawings import Drawings, flatten
+from audiotorch.training.entry import run_hydra
+from audiotorch.training.progress import progress, quiet
+from audiotorch.training.tasks import ClassificationTask
+
+__all__ = ["main", "train"]
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `python scripts/train.py` or `audiotorch train`: Hydra overrides in, a run directory out.
+
+    Args:
+        argv: the overrides; None takes the command line's.
+
+    Returns:
+        Exit status: 0, or 2 with one line on stderr for wrong use.
+    """
+    return run_hydra(_job, sys.argv[1:] if argv is None else argv)
+
+
+def _job(config: DictConfig) -> float | None:
+    """One run, and what it prints; returns what a sweep compares."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    metrics = train(config, run_dir)
+    if rank_zero_only.rank == 0:
+        _report(metrics, run_dir)
+    value = metrics.get(config.objective)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Train, test and export what a configuration describes.
+
+    Args:
+        config: the composed configuration, see `configs/train.yaml`.
+        run_dir: where `model.ts model.pt2 metrics.json config.yaml checkpoints/ tb/` go; made when
+            missing.
+
+    Returns:
+        What `metrics.json` holds: figures of the exported weights under flat names such as
+        `val/acc` and `test/recall`, sizes, epochs, seconds and versions.
+
+    Raises:
+        AudioTorchError: a setting or a recording is not admissible; the text says which.
+    """
+    run_dir = Path(run_dir)
+    start = time.perf_counter()
+    with quiet():
+        L.seed_everything(config.seed, workers=True, verbose=False)
+        resume = None if config.ckpt_path is None else find_checkpoint(config.ckpt_path, ("last",))
+        if resume is not None:
+            read_checkpoint(resume)
+        data: AudioDataModule = build(config.data)
+        data.setup()
+        plain = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(plain, dict)
+        _write(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        pipeline = build_pipeline(plain, data.labels)
+        _prepare(pipeline, config, data, resume)
+        task = _build_task(config, plain, pipeline, data)
+        checkpoints = Checkpoints(
+            run_dir / "checkpoints", keep_best=bool(data.splits.val) and not data.fixed_schedule
+        )
+        trainer = _build_trainer(config, data, run_dir, checkpoints)
+        if resume is not None:
+            checkpoints.adopt(resume)
+        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+        metrics = _finish(trainer, task, data, checkpoints)
+    metrics["seconds"] = round(time.perf_counter() - start, 1)
+    if trainer.is_global_zero:
+        _write_results(run_dir, pipeline, metrics, plain, trainer)
+    trainer.strategy.barrier()
+    return metrics
+
+
+def _prepare(
+    pipeline: Pipeline, config: DictConfig, data: AudioDataModule, resume: Path | None
+) -> None:
+    """Set what is not learned by steps: normalisation of the training clips, earlier weights."""
+    log.info(
+        "%s on %s: %s parameters",
+        type(pipeline.model).__name__,
+        type(pipeline.features).__name__,
+        f"{sum(p.numel() for p in pipeline.parameters()):,}",
+    )
+    if resume is not None:
+        return  # The checkpoint holds both.
+    if getattr(pipeline.features, "normalize", None) == "dataset":
+        pipeline.features.fit((b.waveform, b.lengths) for b in data.train_dataloader())
+    if config.model.init_from is not None:
+        take_weights(pipeline, config.model.init_from)
+
+
+def _build_task(
+    config: DictConfig, plain: dict[Any, Any], pipeline: Pipeline, data: AudioDataModule
+) -> ClassificationTask:
+    task: ClassificationTask = build(
+        config.task,
+        pipeline=pipeline,
+        class_counts=data.class_counts,
+        augment=data.augment,
+        seed=config.seed,
+        record={"config": plain, "version": audiotorch.__version__},
+    )
+    return task
+
+
+def _build_trainer(
+    config: DictConfig, data: AudioDataModule, run_dir: Path, checkpoints: Checkpoints
+) -> L.Trainer:
+    bar = progress()
+    callbacks: list[Callback] = [*bar, Drawings(), LearningRateMonitor("step"), checkpoints]
+    patience = config.early_stopping_patience
+    if patience is not None and checkpoints.keep_best:
+        callbacks.append(EarlyStopping("val/loss", patience=patience))
+    elif patience is not None:
+        log.warning("early_stopping_patience=%s is ignored: the schedule is fixed", patience)
+    settings: dict[str, Any] = {
+        "callbacks": callbacks,
+        "logger": TensorBoardLogger(run_dir, name="tb", version="", default_hp_metric=False),
+        "default_root_dir": run_dir,
+        "enable_model_summary": False,
+        "enable_progress_bar": len(bar) > 0 and not type(bar[0]).__name__ == "EpochLines",
+        "precision": _precision(config.trainer),
+        # A logging interval longer than an epoch would log nothing.
+        "log_every_n_steps": min(config.trainer.log_every_n_steps, len(data.train_dataloader())),
+    }
+    if not data.splits.val:
+        settings["limit_val_batches"] = 0
+    trainer: L.Trainer = build(config.trainer, without=tuple(settings), **settings)
+    return trainer
+
+
+def _precision(trainer: DictConfig) -> Any:
+    """Mixed precision where it pays and is safe: on CUDA, in bfloat16 if the device has it."""
+    if trainer.precision != "auto":
+        return trainer.precision
+    if trainer.accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+
+
+def _finish(
+    trainer: L.Trainer, task: ClassificationTask, data: AudioDataModule, checkpoints: Checkpoints
+) -> dict[str, Any]:
+    """Take the weights that the run hands out, test them, and gather the figures."""
+    epochs = trainer.current_epoch
+    chosen = read_checkpoint(checkpoints.chosen)
+    task.load_state_dict(chosen["state_dict"])
+    task.scores = dict(chosen["audiotorch"]["scores"])
+    if data.splits.test:
+        trainer.test(task, datamodule=data, verbose=False)
+    task.use_average()
+    pipeline = task.pipeline
+    metrics: dict[str, Any] = {
+        f"{stage}/{name}": value
+        for stage, scores in task.scores.items()
+        for name, value in scores.items()
+    }
+    return {
+        **metrics,
+        "validation": data.splits.validation,
+        "fixed_schedule": data.fixed_schedule,
+        "train_clips": len(data.splits.train),
+        "val_clips": len(data.splits.val),
+        "test_clips": len(data.splits.test),
+        "n_parameters": sum(parameter.numel() for parameter in pipeline.parameters()),
+        "epochs": epochs,
+        "exported_epoch": int(chosen["epoch"]) + 1,
+        "versions": {
+            "audiotorch": audiotorch.__version__,
+            "lightning": str(L.__version__),
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _write_results(
+    run_dir: Path,
+    pipeline: Pipeline,
+    metrics: dict[str, Any],
+    config: dict[Any, Any],
+    trainer: L.Trainer,
+) -> None:
+    export(pipeline, run_dir / "model.ts", metrics=metrics)
+    _write(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    names = ("val/acc", "val/f1", "val/ece", "test/acc", "test/f1", "test/ece")
+    final = {f"final/{name}": metrics[name] for name in names if name in metrics}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(flatten(config), final)
+            logger.finalize("success")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that is complete or not there."""
+    if rank_zero_only.rank != 0:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _report(metrics: dict[str, Any], run_dir: Path) -> None:
+    """The last lines of a run."""
+    if "val/acc" in metrics:
+        seen = metrics["validation"] == "clip"
+        remark = " (on groups that also train)" if seen and metrics["fixed_schedule"] else ""
+        print(f"validation accuracy: {metrics['val/acc']:.4g}{remark}")
+    if "test/acc" in metrics:
+        print(f"test accuracy: {metrics['test/acc']:.4g}")
+    print(f"model: {run_dir / 'model.ts'}")
+    print(f"curves: tensorboard --logdir {run_dir / 'tb'}")
+    print(f"run directory: {run_dir}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from audiotorch import cli
+from audiotorch.cli import main
+from audiotorch.export import export
+from audiotorch.features import SpectrogramImage
+from audiotorch.models import CNN
+from audiotorch.pipeline import Pipeline
+
+RATE = 8000
+LABELS = ["dog", "rain", "clock", "sea"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    """A run directory as training leaves it, with an untrained model."""
+    torch.manual_seed(0)
+    features = SpectrogramImage(RATE, n_fft=512, hop_length=128, n_mels=32)
+    model = CNN(len(LABELS), features.output_shape, channels=(8, 16))
+    pipeline = Pipeline(features, model, labels=LABELS, sample_rate=RATE)
+    folder = tmp_path_factory.mktemp("run")
+    export(pipeline, folder / "model.ts", metrics={"test/acc": 0.75})
+    return folder
+
+
+@pytest.fixture
+def clips(tmp_path) -> Path:
+    """A folder of recordings at several rates, depths and formats, some not readable."""
+    folder = tmp_path / "clips"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    generator = np.random.default_rng(0)
+    for name, rate, channels in (
+        ("b.wav", 44100, 2),
+        ("a.flac", 16000, 1),
+        ("deep/er/c.OGG", 22050, 1),
+        ("deep/._d.wav", 8000, 1),
+        (".hidden/e.wav", 8000, 1),
+    ):
+        samples = 0.1 * generator.standard_normal((rate, channels))
+        container = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}[Path(name).suffix.lower()]
+        soundfile.write(folder / name, samples, rate, format=container)
+    (folder / "deep" / "notes.txt").write_text("not audio")
+    return folder
+
+
+def one_line(text: str) -> str:
+    assert text.count("\n") == 1, text
+    assert "Traceback" not in text
+    return text
+
+
+def test_predict_prints_a_table(run_folder, clips, capsys):
+    assert main(["predict", str(run_folder), str(clips)]) == 0
+    out, err = capsys.readouterr()
+    header, *rows = out.splitlines()
+    assert header.split() == ["file", "label", "confidence", "top", "3"]
+    names = [row.split()[0] for row in rows]
+    assert names == [str(clips / name) for name in ("a.flac", "b.wav", "deep/er/c.OGG")]
+    for row in rows:
+        _, label, confidence, first, *_ = row.split()
+        assert label == first
+        assert label in LABELS
+        assert 0.25 <= float(confidence) <= 1.0
+    assert err == ""
+
+
+def test_predict_prints_json_lines_with_errors_among_them(run_folder, clips, capsys):
+    (clips / "broken.wav").write_bytes(b"RIFF no audio")
+    missing = clips / "missing.wav"
+    command = ["predict", str(run_folder / "model.ts"), str(clips), str(missing), "--json"]
+    assert main([*command, "--batch-size", "2"]) == 1
+    out, _ = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [Path(row["file"]).name for row in rows] == [
+        "a.flac", "b.wav", "broken.wav", "c.OGG", "missing.wav",
+    ]  # fmt: skip
+    for row in rows:
+        if Path(row["file"]).stem in ("broken", "missing"):
+            assert set(row) == {"file", "error"}
+            assert row["error"]
+        else:
+            assert set(row) == {"file", "label", "confidence", "probabilities"}
+            assert list(row["probabilities"]) == LABELS
+            assert sum(row["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+            assert row["confidence"] == max(row["probabilities"].values())
+            assert row["probabilities"][row["label"]] == row["confidence"]
+
+
+def test_predict_reports_bad_files_on_stderr_and_answers_the_others(run_folder, clips, capsys):
+    (clips / "broken.wav").write_bytes(b"RIFF no audio")
+    soundfile.write(clips / "empty.wav", np.zeros((0, 1)), RATE)
+    soundfile.write(clips / "nan.wav", np.full((RATE, 1), np.nan), RATE, "FLOAT")
+    assert main(["predict", str(run_folder), str(clips)]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1 + 3
+    assert len(err.splitlines()) == 3
+    for line, name in zip(err.splitlines(), ("broken", "empty", "nan"), strict=True):
+        assert line.startswith("audiotorch: ")
+        assert f"{name}.wav" in line
+
+
+def test_predict_does_not_depend_on_the_batch_size(run_folder, clips, capsys):
+    answers = []
+    for size in ("1", "3"):
+        assert main(["predict", str(run_folder), str(clips), "--json", "--batch-size", size]) == 0
+        out, _ = capsys.readouterr()
+        rows = [json.loads(line) for line in out.splitlines()]
+        answers.append([list(row["probabilities"].values()) for row in rows])
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
+
+
+def test_predict_reads_a_bounded_number_of_files_at_a_time(run_folder, clips, capsys, monkeypatch):
+    from audiotorch import pipeline
+
+    sizes = []
+
+    def watched(module, sources, **settings):
+        sizes.append(len(sources))
+        return pipeline.predict(module, sources, **settings)
+
+    monkeypatch.setattr(sys.modules["audiotorch.export"], "predict", watched)
+    files = [str(clips / "a.flac")] * 5
+    assert main(["predict", str(run_folder), *files, "--batch-size", "2"]) == 0
+    assert sizes == [2, 2, 1]
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "MODEL", "EMPTY"], r"no audio files under .*empty"),
+        (["predict", "EMPTY", "CLIPS"], r"holds no model\.ts"),
+        (["predict", "no.ts", "CLIPS"], r"no\.ts.*no such file"),
+        (["predict", "CLIPS/b.wav", "CLIPS"], r"b\.wav.*is not a model file, or is truncated"),
+        (["predict", "PROGRAM", "CLIPS"], r"torch\.export program.*\.ts file"),
+        (["predict", "MODEL"], r"required: FILE_OR_FOLDER; see audiotorch predict --help"),
+        (["predict", "MODEL", "CLIPS", "--batch-size", "0"], r"--batch-size.*'0': must be"),
+        (["predict", "MODEL", "CLIPS", "--device", "tpu"], r"--device: invalid choice: 'tpu'"),
+        (["sing"], r"invalid choice: 'sing'"),
+        ([], r"required: COMMAND"),
+        (["info"], r"required: FILE"),
+        (["export", "no.ckpt"], r"no\.ckpt"),
+        (["export", "EMPTY"], r"empty"),
+        (["export", "CLIPS/b.wav"], r"b\.wav"),
+    ],
+)
+def test_wrong_use_is_one_line_and_status_2(run_folder, clips, capsys, arguments, message):
+    empty = clips.parent / "empty"
+    empty.mkdir()
+    places = {
+        "MODEL": str(run_folder / "model.ts"),
+        "PROGRAM": str(run_folder / "model.pt2"),
+        "CLIPS": str(clips),
+        "EMPTY": str(empty),
+    }
+    for name, place in places.items():
+        arguments = [argument.replace(name, place) for argument in arguments]
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert one_line(err).startswith("audiotorch: ")
+    assert re.search(message, err), err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_absent_device_is_told(run_folder, clips, capsys):
+    assert main(["predict", str(run_folder), str(clips), "--device", "cuda"]) == 2
+    assert "no CUDA device; use --device cpu" in one_line(capsys.readouterr().err)
+
+
+def test_info_shows_audio_and_models(run_folder, clips, capsys):
+    assert main(["info", str(clips / "b.wav"), str(run_folder)]) == 0
+    out, err = capsys.readouterr()
+    row = next(line for line in out.splitlines() if "b.wav" in line)
+    assert row.split()[1:] == ["44100", "2", "1.000", "WAV", "PCM_16"]
+    assert "4: dog, rain, clock, sea" in out
+    assert "SpectrogramImage" in out
+    assert '"test/acc": 0.75' in out
+    assert err == ""
+
+
+def test_info_as_json_goes_on_after_a_bad_file(run_folder, clips, capsys):
+    bad = clips / "bad.ts"
+    bad.write_text("no model")
+    files = [str(clips / "a.flac"), str(bad), str(run_folder / "model.pt2")]
+    assert main(["info", *files, "--json"]) == 1
+    audio, error, model = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (audio["file"], audio["sample_rate"], audio["codec"]) == (files[0], 16000, "PCM_16")
+    assert set(error) == {"file", "error"}
+    assert model["labels"] == LABELS
+    assert model["metrics"] == {"test/acc": 0.75}
+
+
+def test_info_reports_bad_files_on_stderr(clips, capsys):
+    assert main(["info", str(clips / "missing.wav"), str(clips / "a.flac")]) == 1
+    out, err = capsys.readouterr()
+    assert "a.flac" in out
+    assert "missing.wav" in one_line(err)
+
+
+def test_train_hands_its_arguments_on(monkeypatch):
+    from audiotorch.training import train
+
+    taken = []
+    monkeypatch.setattr(train, "main", lambda argv: taken.append(argv))
+    assert main(["train", "model=cnn", "--multirun", "--help"]) == 0
+    assert taken == [["model=cnn", "--multirun", "--help"]]
+
+
+def test_train_mistakes_are_one_line(monkeypatch, capsys):
+    from audiotorch.errors import ParameterError
+    from audiotorch.training import train
+
+    def refuse(argv):
+        raise ParameterError("data.root='x': no such folder\n give one")
+
+    monkeypatch.setattr(train, "main", refuse)
+    assert main(["train"]) == 2
+    assert one_line(capsys.readouterr().err) == (
+        "audiotorch: data.root='x': no such folder give one\n"
+    )
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal(run_folder, tmp_path, capsys):
+    file = tmp_path / "red\x1b[31m\nname.wav"
+    soundfile.write(file, np.full((RATE, 1), 0.1), RATE)
+    broken = tmp_path / "bell\x07.wav"
+    broken.write_bytes(b"")
+    assert main(["predict", str(run_folder), str(file), str(broken)]) == 1
+    out, err = capsys.readouterr()
+    assert r"red\x1b[31m\nname.wav" in out
+    assert r"bell\x07.wav" in err
+    assert not set(out + err) & set("\x1b\x07")
+    assert main(["info", str(file), str(broken)]) == 1
+    out, err = capsys.readouterr()
+    assert not set(out + err) & set("\x1b\x07")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Hund æøå 犬.wav", "Hund æøå 犬.wav"),
+        ("a\tb\r\n", r"a\tb\r\n"),
+        ("right-to-left \u202e", r"right-to-left \u202e"),
+        ("undecodable \udcff", r"undecodable \udcff"),
+    ],
+)
+def test_escape(text, shown):
+    assert cli._escape(text) == shown
+
+
+def test_progress_bar_is_for_terminals_only(run_folder, clips, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(["predict", str(run_folder), str(clips), "--batch-size", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert "2/3" in err
+    assert "3/3" in err
+    assert "\r" not in out
+    assert err.endswith("\r\x1b[K")
+
+
+def test_interrupt_is_status_130(run_folder, clips, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_find_audio", interrupt)
+    assert main(["predict", str(run_folder), str(clips)]) == 130
+    assert one_line(capsys.readouterr().err) == "audiotorch: interrupted\n"
+
+
+def run(*arguments: str, **settings) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "audiotorch.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("command", [[], ["info"], ["predict"], ["export"]])
+def test_each_command_has_help(capsys, command):
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    assert capsys.readouterr().out.startswith("usage: audiotorch")
+
+
+def test_process_exits_with_the_status(run_folder, clips):
+    (clips / "broken.wav").write_bytes(b"")
+    ran = run(
+        "predict", str(run_folder), str(clips), env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert ran.returncode == 1
+    assert len(ran.stdout.splitlines()) == 4
+    assert "broken.wav" in one_line(ran.stderr)
+
+
+def test_closed_pipe_is_no_error(run_folder, clips):
+    command = [sys.executable, "-m", "audiotorch.cli", "predict", str(run_folder)]
+    files = [str(clips / "a.flac")] * 40
+    process = subprocess.Popen(
+        [*command, *files, "--json", "--batch-size", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    complaint = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 141
+    assert complaint == ""
+
+
+def test_control_c_ends_without_a_traceback(run_folder, clips):
+    command = [sys.executable, "-m", "audiotorch.cli", "predict", str(run_folder)]
+    files = [str(clips / "a.flac")] * 4000
+    process = subprocess.Popen(
+        [*command, *files, "--json", "--batch-size", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert one_line(complaint) == "audiotorch: interrupted\n"

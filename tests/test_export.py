@@ -1,0 +1,483 @@
+import csv
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+from torch import Tensor, nn
+
+from audiotorch import export as public_export
+from audiotorch.errors import DecodeError, ParameterError
+from audiotorch.export import ExportError, export, load_pipeline, predict, read_metadata
+from audiotorch.features import SpectrogramImage
+from audiotorch.models import CNN
+from audiotorch.pipeline import Pipeline
+
+RATE = 8000
+LABELS = ["dog", "rain", "clock"]
+SECONDS = (0.3, 0.5, 1.0, 2.7, 5.0)
+DATA = os.environ.get("AUDIOTORCH_DATA")
+needs_data = pytest.mark.skipif(DATA is None, reason="AUDIOTORCH_DATA names no recordings")
+
+
+def make_pipeline(**settings) -> Pipeline:
+    torch.manual_seed(0)
+    features = SpectrogramImage(RATE, n_fft=512, hop_length=128, n_mels=32)
+    model = CNN(len(LABELS), features.output_shape, channels=(8, 16))
+    # Untrained, the answers are all near 1/3; this makes them as different as a trained model's.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    return Pipeline(features, model, labels=LABELS, sample_rate=RATE, **settings)
+
+
+def signal(batch: int, seconds: float, rate: int = RATE, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 0.3 * torch.randn(batch, round(seconds * rate), generator=generator)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return make_pipeline().eval()
+
+
+@pytest.fixture(scope="module")
+def model_file(pipeline, tmp_path_factory) -> Path:
+    return export(pipeline, tmp_path_factory.mktemp("run") / "model.ts", metrics={"test/acc": 0.9})
+
+
+@pytest.fixture(scope="module")
+def program(model_file) -> nn.Module:
+    return torch.export.load(model_file.with_suffix(".pt2")).module()
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_files_answer_as_the_pipeline(pipeline, model_file, program, batch, seconds):
+    waveform = signal(batch, seconds, seed=batch)
+    lengths = torch.linspace(1.0, 0.3, batch).mul(waveform.shape[1]).long()
+    with torch.no_grad():
+        eager = pipeline(waveform, lengths)
+        scripted = load_pipeline(model_file)(waveform, lengths)
+        exported = program(waveform, lengths)
+    assert eager.shape == (batch, len(LABELS))
+    torch.testing.assert_close(scripted, eager, atol=1e-5, rtol=0)
+    torch.testing.assert_close(exported, eager, atol=1e-5, rtol=0)
+
+
+def test_script_takes_full_clips_without_lengths(pipeline, model_file):
+    waveform = signal(2, 1.0)
+    with torch.no_grad():
+        answer = load_pipeline(model_file)(waveform)
+        eager = pipeline(waveform, torch.tensor([RATE, RATE]))
+    torch.testing.assert_close(answer, eager, atol=1e-5, rtol=0)
+
+
+def test_alone_in_a_batch_and_padded_agree_in_both_files(model_file, program):
+    batch = signal(8, 2.0, seed=4)
+    lengths = torch.linspace(0.5, 2.0, 8).mul(RATE).long()
+    padded = nn.functional.pad(batch, (0, 3 * RATE))
+    for file in (load_pipeline(model_file), program):
+        with torch.no_grad():
+            together, later = file(batch, lengths), file(padded, lengths)
+            for i in range(8):
+                alone = file(batch[i : i + 1, : lengths[i]], lengths[i : i + 1])
+                torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(later, together, atol=1e-5, rtol=0)
+
+
+def test_attributes_travel_with_the_file(model_file):
+    module = load_pipeline(model_file)
+    assert module.sample_rate == RATE
+    assert list(module.labels) == LABELS
+    assert module.task == "classification"
+    assert not module.training
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".pt2"])
+def test_metadata_says_what_the_file_is(model_file, pipeline, suffix):
+    metadata = read_metadata(model_file.with_suffix(suffix))
+    assert metadata["container"] == {".ts": "torchscript", ".pt2": "torch.export"}[suffix]
+    assert metadata["labels"] == LABELS
+    assert metadata["sample_rate"] == RATE
+    assert metadata["task"] == "classification"
+    assert metadata["min_duration"] == 0.5
+    assert metadata["features"]["type"] == "SpectrogramImage"
+    assert "32" in json.dumps(metadata["features"])
+    assert metadata["n_parameters"] == sum(p.numel() for p in pipeline.parameters())
+    assert metadata["metrics"] == {"test/acc": 0.9}
+    assert metadata["versions"]["torch"] == torch.__version__
+    assert set(metadata["versions"]) == {"audiotorch", "torch", "python"}
+
+
+def test_torch_alone_reads_the_same_metadata(model_file):
+    extra = {"metadata.json": ""}
+    torch.export.load(model_file.with_suffix(".pt2"), extra_files=extra)
+    with zipfile.ZipFile(model_file) as archive:
+        names = [name for name in archive.namelist() if name.endswith("/extra/metadata.json")]
+        assert json.loads(archive.read(names[0])) == json.loads(extra["metadata.json"])
+
+
+def test_only_the_two_files_are_left(model_file):
+    assert sorted(path.name for path in model_file.parent.iterdir()) == ["model.pt2", "model.ts"]
+
+
+def test_exporting_touches_nothing(tmp_path):
+    pipeline = make_pipeline().train()
+    before = {name: value.clone() for name, value in pipeline.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    export(pipeline, tmp_path / "model.ts", input_sample_rate=2 * RATE)
+    assert torch.equal(torch.rand(1), expected), "the random state moved"
+    assert pipeline.training
+    assert pipeline.model.training
+    assert pipeline.sample_rate == RATE
+    assert all(parameter.requires_grad for parameter in pipeline.parameters())
+    after = pipeline.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_temperature_and_other_buffers_are_exported(pipeline, model_file, tmp_path):
+    warm = make_pipeline().eval()
+    warm.temperature.fill_(4.0)
+    path = export(warm, tmp_path / "warm.ts", input_sample_rate=2 * RATE)
+    waveform = signal(1, 1.0, rate=2 * RATE)
+    halved = torch.from_numpy(soxr.resample(waveform[0].numpy(), 2 * RATE, RATE, "HQ"))[None]
+    with torch.no_grad():
+        torch.testing.assert_close(load_pipeline(path)(waveform), warm(halved), atol=2e-3, rtol=0)
+        assert (warm(halved) - pipeline(halved)).abs().amax() > 1e-2
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_input_sample_rate_puts_a_resampler_in_front(pipeline, tmp_path, rate):
+    path = export(pipeline, tmp_path / "model.ts", input_sample_rate=rate)
+    module = load_pipeline(path)
+    assert module.sample_rate == rate
+    assert read_metadata(path)["sample_rate"] == rate
+    waveform = signal(3, 1.5, rate=rate)
+    lengths = torch.tensor([1.5 * rate, 1.0 * rate, 0.6 * rate]).long()
+    with torch.no_grad():
+        answer = module(waveform, lengths)
+        for i, n_samples in enumerate(lengths.tolist()):
+            clip = soxr.resample(waveform[i, :n_samples].numpy(), rate, RATE, "HQ")
+            eager = pipeline(torch.from_numpy(clip)[None])
+            # Noise up to the band's edge: the resamplers differ a little at a clip's ends.
+            torch.testing.assert_close(answer[i : i + 1], eager, atol=2e-3, rtol=0)
+
+
+class Shifting(nn.Module):
+    """Answers otherwise once scripted."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        logits = x.mean(dim=(1, 2, 3))[:, None] * torch.arange(3.0)
+        if torch.jit.is_scripting():
+            logits = logits + torch.arange(3.0)
+        return logits
+
+
+class Tracing(nn.Module):
+    """Answers otherwise once exported by torch.export, which keeps the traced branch."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        logits = x.mean(dim=(1, 2, 3))[:, None] * torch.arange(3.0)
+        if not torch.jit.is_scripting() and torch.compiler.is_exporting():
+            logits = logits + torch.arange(3.0)
+        return logits
+
+
+class NotFinite(nn.Module):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return torch.full((x.shape[0], 3), float("nan"))
+
+
+class NotScriptable(nn.Module):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return x.mean(dim=(1, 2, 3))[:, None] * torch.from_numpy(np.arange(3.0))
+
+
+class FixedBatch(nn.Module):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if x.shape[0] == 2:
+            return x.mean(dim=(1, 2, 3))[:, None] * torch.arange(3.0)
+        return x.amax(dim=(1, 2, 3))[:, None] * torch.arange(3.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Shifting(), r"the \.ts file on 1 clips of 0\.3 s differs from the Pipeline by"),
+        (Tracing(), r"the \.pt2 file on 1 clips of 0\.3 s differs from the Pipeline by"),
+        (NotFinite(), r"answers are not finite"),
+        (NotScriptable(), r"does not script"),
+        (FixedBatch(), r"torch\.export fixed the input to sizes"),
+    ],
+)
+def test_file_that_would_differ_is_refused_and_nothing_left(tmp_path, model, message):
+    features = SpectrogramImage(RATE, n_fft=512, hop_length=128, n_mels=32)
+    pipeline = Pipeline(features, model, labels=LABELS, sample_rate=RATE)
+    (tmp_path / "model.ts").write_text("an earlier file")
+    with pytest.raises(ExportError, match=message):
+        export(pipeline, tmp_path / "model.ts")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.ts"]
+    assert (tmp_path / "model.ts").read_text() == "an earlier file"
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_failing_disk_leaves_no_half_pair(pipeline, tmp_path, monkeypatch, failing):
+    calls = []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(28, "No space left on device")
+        Path(target).write_bytes(b"")
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="No space left"):
+        export(pipeline, tmp_path / "model.ts")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("model.pt", r"path='.*model\.pt': must end in \.ts"),
+        ("missing/model.ts", r"the directory does not exist"),
+        ("folder.ts", r"is a directory"),
+    ],
+)
+def test_paths_are_checked_first(pipeline, tmp_path, path, message):
+    (tmp_path / "folder.ts").mkdir()
+    with pytest.raises(ParameterError, match=message):
+        export(pipeline, tmp_path / path)
+
+
+def test_metrics_must_be_json(pipeline, tmp_path):
+    with pytest.raises(ParameterError, match=r"metrics=.*must hold JSON values only"):
+        export(pipeline, tmp_path / "model.ts", metrics={"acc": torch.tensor(1.0)})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rate", [0, -8000, 44100.5])
+def test_input_sample_rate_must_be_a_rate(pipeline, tmp_path, rate):
+    with pytest.raises(ParameterError, match=rf"{rate}.*must be"):
+        export(pipeline, tmp_path / "model.ts", input_sample_rate=rate)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os._exit, (66,))
+
+
+def write_other(kind: str, path: Path, model_file: Path) -> None:
+    content = model_file.read_bytes()
+    if kind == "text":
+        path.write_text("no model")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(Bomb()))
+    elif kind == "checkpoint":
+        torch.save({"state_dict": Bomb()}, path)
+    elif kind == "foreign json":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("model/extra/metadata.json", '{"format": "other"}')
+    elif kind == "later version":
+        with zipfile.ZipFile(path, "w") as archive:
+            metadata = '{"format": "audiotorch", "format_version": 99}'
+            archive.writestr("model/extra/metadata.json", metadata)
+    elif kind == "other zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.txt", "a")
+    elif kind == "program":
+        path.write_bytes(model_file.with_suffix(".pt2").read_bytes())
+    elif kind == "damaged":
+        start = content.index(b"def forward")
+        path.write_bytes(content[:start] + bytes(2000) + content[start + 2000 :])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "no such file"),
+        ("empty", "is not a model file, or is truncated"),
+        ("text", "is not a model file, or is truncated"),
+        ("truncated", "is not a model file, or is truncated"),
+        ("pickle", "is not a model file, or is truncated"),
+        ("checkpoint", "not written by audiotorch|no readable metadata"),
+        ("other zip", "no readable metadata"),
+        ("foreign json", "was not written by audiotorch"),
+        ("later version", "format version 99.*export it again or update"),
+        ("program", r"is a torch\.export program.*\.ts file"),
+        ("damaged", "damaged"),
+    ],
+)
+def test_other_files_are_refused_by_name(model_file, tmp_path, kind, message):
+    path = tmp_path / "other.ts"
+    write_other(kind, path, model_file)
+    with pytest.raises(DecodeError, match=message) as caught:
+        load_pipeline(path)
+    assert "other.ts" in str(caught.value)
+
+
+def run_without_audiotorch(tmp_path: Path, program: str, *arguments: str) -> str:
+    """Output of a Python process that has torch, stands elsewhere and cannot find audiotorch."""
+    guard = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'audiotorch':\n"
+        "            raise ImportError('audiotorch is blocked')\n"
+        "sys.meta_path.insert(0, Block())\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-I", "-c", guard + program, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_runs_in_python_without_audiotorch(pipeline, model_file, tmp_path):
+    waveform = signal(2, 0.8, seed=9)
+    np.save(tmp_path / "waveform.npy", waveform.numpy())
+    answer = run_without_audiotorch(
+        tmp_path,
+        "import json, numpy, torch\n"
+        "module = torch.jit.load(sys.argv[1])\n"
+        "waveform = torch.from_numpy(numpy.load('waveform.npy'))\n"
+        "answer = module(waveform, torch.tensor([6400, 5000]))\n"
+        "assert 'audiotorch' not in sys.modules\n"
+        "print(json.dumps([module.sample_rate, module.labels, module.task, answer.tolist()]))\n",
+        str(model_file),
+    )
+    rate, labels, task, probabilities = json.loads(answer)
+    assert (rate, labels, task) == (RATE, LABELS, "classification")
+    with torch.no_grad():
+        eager = pipeline(waveform, torch.tensor([6400, 5000]))
+    torch.testing.assert_close(torch.tensor(probabilities), eager, atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def cpp_program(tmp_path_factory) -> Path:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("g++ is not installed")
+    # Not torch.utils.cpp_extension, which looks for CUDA and warns.
+    root = Path(torch.__file__).parent
+    include = root / "include"
+    program = tmp_path_factory.mktemp("cpp") / "predict"
+    command = [
+        compiler, "-std=c++20", "-O0",
+        f"-D_GLIBCXX_USE_CXX11_ABI={torch.compiled_with_cxx11_abi():d}",
+        f"-isystem{include}", f"-isystem{include / 'torch/csrc/api/include'}",
+        str(Path(__file__).with_name("predict.cpp")), "-o", str(program),
+        f"-L{root / 'lib'}", f"-Wl,-rpath,{root / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10",
+    ]  # fmt: skip
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return program
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 2.7])
+def test_cpp_program_gives_the_same_probabilities(
+    cpp_program, pipeline, model_file, tmp_path, seconds
+):
+    waveform = signal(1, seconds, seed=3)
+    (tmp_path / "samples.f32").write_bytes(waveform.numpy().tobytes())
+    command = [str(cpp_program), str(model_file), str(tmp_path / "samples.f32")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    lines = [line.rpartition(" ") for line in ran.stdout.splitlines()]
+    assert [label for label, _, _ in lines] == LABELS
+    with torch.no_grad():
+        eager = pipeline(waveform, torch.tensor([waveform.shape[1]]))[0]
+    assert [float(number) for _, _, number in lines] == pytest.approx(eager.tolist(), abs=1e-5)
+
+
+def predict_files(folder: Path) -> list[Path]:
+    """One sound at three rates and channel counts, and two files that cannot be answered."""
+    generator = np.random.default_rng(5)
+    sound = np.cumsum(generator.standard_normal(44100)) / 400
+    sound = np.clip(sound - sound.mean(), -0.9, 0.9)
+    soundfile.write(folder / "a.wav", sound, 44100, "FLOAT")
+    soundfile.write(folder / "b.wav", np.stack([sound, sound], 1), 44100, "FLOAT")
+    soundfile.write(folder / "c.flac", soxr.resample(sound, 44100, 16000), 16000, "PCM_24")
+    (folder / "broken.wav").write_bytes(b"RIFF nothing")
+    soundfile.write(folder / "empty.wav", np.zeros((0, 1)), RATE)
+    return [folder / name for name in ("a.wav", "broken.wav", "b.wav", "empty.wav", "c.flac")]
+
+
+def test_predict_takes_any_rate_and_reports_bad_files(pipeline, model_file, tmp_path):
+    files = predict_files(tmp_path)
+    eager = predict(pipeline, files, batch_size=2)
+    scripted = predict(load_pipeline(model_file), files, batch_size=3)
+    for answers in (eager, scripted):
+        assert [Path(answer.file).name for answer in answers] == [file.name for file in files]
+        assert [answer.error is None for answer in answers] == [True, False, True, False, True]
+        assert "broken.wav" in answers[1].error
+        good = [answers[i] for i in (0, 2, 4)]
+        for answer in good:
+            assert list(answer.probabilities) == LABELS
+            assert answer.label == max(answer.probabilities, key=answer.probabilities.get)
+            assert answer.confidence == max(answer.probabilities.values())
+            assert list(answer.probabilities.values()) == pytest.approx(
+                list(good[0].probabilities.values()), abs=2e-2
+            )
+        assert good[0].probabilities == pytest.approx(good[1].probabilities, abs=1e-5)
+    for one, other in zip(eager, scripted, strict=True):
+        if one.error is None:
+            assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
+def test_public_name_is_the_function():
+    assert callable(public_export)
+    assert public_export is export
+
+
+def real_clips(count: int) -> Iterator[np.ndarray]:
+    """Recordings of speech and of surroundings at the test's rate, about a half each."""
+    chosen = []
+    for corpus in ("fsdd", "esc10"):
+        with open(Path(DATA) / corpus / "labels.csv", newline="") as table:
+            rows = list(csv.DictReader(table))
+        chosen += [Path(DATA) / corpus / row["file"] for row in rows[:: 2 * len(rows) // count]]
+    assert len(chosen) >= count
+    for file in chosen[:count]:
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        yield soxr.resample(samples.mean(axis=1), rate, RATE, "HQ")
+
+
+@needs_data
+def test_real_clips_at_five_lengths_alone_and_in_batches(pipeline, model_file, program):
+    clips = list(real_clips(50))
+    scripted = load_pipeline(model_file)
+    for seconds in SECONDS:
+        cut = [torch.from_numpy(clip[: round(seconds * RATE)]) for clip in clips]
+        lengths = torch.tensor([len(clip) for clip in cut])
+        waveform = nn.utils.rnn.pad_sequence(cut, batch_first=True)
+        for batch in (1, 8):
+            for start in range(0, len(cut), batch):
+                part, n = waveform[start : start + batch], lengths[start : start + batch]
+                with torch.no_grad():
+                    eager = pipeline(part, n)
+                    torch.testing.assert_close(scripted(part, n), eager, atol=1e-5, rtol=0)
+                    torch.testing.assert_close(program(part, n), eager, atol=1e-5, rtol=0)
