@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, List, Optional, Tuple, TypeAlias
+from typing import Any, BinaryIO, List, Optional, Tuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
-from audiotorch.audio.io import load
+from audiotorch.audio import Resample, load
 from audiotorch.errors import AudioTorchError, DecodeError, ParameterError
 from audiotorch.features.functional import mask_samples
 
@@ -37,6 +37,40 @@ class _Chain(nn.Module):
             assert kept is not None
             lengths = kept
         return waveform, lengths
+
+
+def _check_rates(sample_rate: int, steps: Sequence[nn.Module], wanted: int) -> None:
+    """Follow the sample rate through the preprocessing."""
+    rate = sample_rate
+    for step in (step for step in steps if isinstance(step, Resample)):
+        if step.orig_freq != rate:
+            raise ParameterError(
+                f"preprocess: Resample({step.orig_freq}, {step.new_freq}) gets {rate} Hz; "
+                f"build it as Resample({rate}, {step.new_freq})"
+            )
+        rate = step.new_freq
+    if rate != wanted:
+        raise ParameterError(
+            f"sample_rate={sample_rate}: the features expect {wanted} Hz and get {rate}; build "
+            "both with one rate, or put a Resample into preprocess"
+        )
+
+
+def _full_lengths(waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
+    """Check the shapes, and return each clip's samples, no more than there are."""
+    if waveform.dim() != 2:
+        raise ParameterError(
+            f"waveform: must be (batch, time), got {waveform.dim()} axes; add waveform[None] "
+            "for one clip, mix channels with ToMono"
+        )
+    batch, n_samples = waveform.shape
+    if lengths is None:
+        return torch.full([batch], n_samples, dtype=torch.int64, device=waveform.device)
+    if list(lengths.shape) != [batch]:
+        raise ParameterError(f"lengths: must be ({batch},), got {list(lengths.shape)}")
+    if lengths.dtype != torch.int64:
+        raise ParameterError("lengths: must be int64 samples; use lengths.long()")
+    return lengths.clamp(max=n_samples)
 
 
 class Pipeline(nn.Module):
@@ -100,19 +134,16 @@ class Pipeline(nn.Module):
             raise ParameterError(f"min_duration={min_duration}: must be at least 0 seconds")
         if len(set(labels)) < len(labels):
             raise ParameterError(f"labels={list(labels)}: each name must stand once")
-        if preprocess is None and sample_rate != features.sample_rate:
-            raise ParameterError(
-                f"sample_rate={sample_rate}: the features expect {features.sample_rate} Hz; build "
-                "both with one rate, or put a Resample into preprocess"
-            )
+        front_end: Any = features
         steps = [preprocess] if isinstance(preprocess, nn.Module) else list(preprocess or ())
+        _check_rates(sample_rate, steps, front_end.sample_rate)
         self.preprocess = _Chain(steps)
         self.features = features
         self.model = model
         self.labels = [str(label) for label in labels]
         self.sample_rate = int(sample_rate)
         self.min_duration = float(min_duration)
-        self.min_samples = round(min_duration * features.sample_rate)
+        self.min_samples = round(min_duration * front_end.sample_rate)
         self.task = task
         self.threshold_names = []
         self.register_buffer("temperature", torch.ones(()))
@@ -153,16 +184,7 @@ class Pipeline(nn.Module):
         Shape:
             - Output: `(batch, ...)` as the features give it, and `(batch,)`
         """
-        if waveform.dim() != 2:
-            raise ParameterError(
-                f"waveform: must be (batch, time), got {waveform.dim()} axes; add waveform[None] "
-                "for one clip, mix channels with ToMono"
-            )
-        if lengths is None:
-            n_samples = waveform.shape[1]
-            lengths = torch.full(
-                [waveform.shape[0]], n_samples, dtype=torch.int64, device=waveform.device
-            )
+        lengths = _full_lengths(waveform, lengths)
         waveform = mask_samples(waveform, lengths)
         waveform, lengths = self.preprocess(waveform, lengths)
         missing = max(self.min_samples - waveform.shape[1], 0)
@@ -172,7 +194,7 @@ class Pipeline(nn.Module):
 
     @torch.jit.export
     def timeline(
-        self,
+        self,  # type: ignore[operator]
         waveform: Tensor,
         lengths: Optional[Tensor] = None,
         window_seconds: float = 1.0,
@@ -203,19 +225,17 @@ class Pipeline(nn.Module):
             raise ParameterError(
                 f"window_seconds={window_seconds}, hop_seconds={hop_seconds}: must be above 0"
             )
-        if lengths is None:
-            lengths = torch.full(
-                [waveform.shape[0]], waveform.shape[1], dtype=torch.int64, device=waveform.device
-            )
-        n = 1 + max(0, -((window - waveform.shape[1]) // hop))
+        lengths = _full_lengths(waveform, lengths)
+        # With a hop beyond the window, a clip may end in the gap: no window starts past its end.
+        n = max(1, min(1 - (window - waveform.shape[1]) // hop, -(-waveform.shape[1] // hop)))
         missing = max(0, (n - 1) * hop + window - waveform.shape[1])
         padded = nn.functional.pad(waveform, [0, missing])
         starts = torch.arange(n, device=waveform.device) * hop
         windows = padded.unfold(1, window, hop)[:, :n].reshape(-1, window)
         left = lengths.unsqueeze(1) - starts
         answers = self.forward(windows, left.clamp(min=0, max=window).reshape(-1))
-        answers = answers.reshape([waveform.shape[0], n] + list(answers.shape[1:]))
-        valid = (starts == 0) | (left + hop > window)
+        answers = answers.unflatten(0, [waveform.shape[0], n])
+        valid = (starts == 0) | ((left > 0) & (left + hop > window))
         outside = ~valid.reshape([waveform.shape[0], n] + [1] * (answers.dim() - 2))
         return answers.masked_fill(outside, 0.0), starts.to(torch.float64) / self.sample_rate, valid
 
@@ -224,7 +244,7 @@ class Pipeline(nn.Module):
         """Return the share of normal clips that score at least as high, with the usual plus one.
 
         Args:
-            score: anomaly scores.
+            score: anomaly scores; NaN gives NaN.
 
         Shape:
             - Input: any
@@ -234,8 +254,9 @@ class Pipeline(nn.Module):
             Vovk et al. (2005), Algorithmic learning in a random world (conformal p-value).
         """
         n = self.calibration.shape[0]
-        below = torch.searchsorted(self.calibration, score.to(self.calibration.dtype))
-        return (1.0 + (n - below)) / (n + 1.0)
+        score = score.to(self.calibration.dtype).contiguous()
+        share = (1.0 + (n - torch.searchsorted(self.calibration, score))) / (n + 1.0)
+        return torch.where(score.isnan(), score, share)
 
     @torch.jit.unused
     def predict(
@@ -293,13 +314,15 @@ def predict(
         batch_size: clips decoded and answered together, at least 1.
 
     Raises:
-        ParameterError: `batch_size` below 1, a device that torch does not have, or a module for
-            another task.
+        ParameterError: `batch_size` below 1, a device that torch does not have, or a module
+            without labels or for another task.
     """
     if batch_size < 1:
         raise ParameterError(f"batch_size={batch_size}: must be at least 1")
     if module.task == "anomaly":
         raise ParameterError("task='anomaly': predict answers with classes; this is a detector")
+    if not module.labels:
+        raise ParameterError("labels=[]: predict answers by name; build the Pipeline with labels")
     if device is not None:
         try:
             module = module.to(device)
@@ -307,7 +330,7 @@ def predict(
             reason = str(error).splitlines()[0]
             raise ParameterError(f"device={device!r}: torch cannot use it: {reason}") from error
     single = isinstance(sources, (str, Path, bytes)) or hasattr(sources, "read")
-    remaining = iter([sources] if single else sources)
+    remaining: Iterator[Source] = iter(cast(Any, [sources] if single else sources))
     was_training = module.training
     module.eval()
     found: list[Prediction] = []
@@ -322,7 +345,7 @@ def predict(
     return found
 
 
-def _decode(module: nn.Module, source: Source) -> Tensor | AudioTorchError:
+def _decode(module: Any, source: Source) -> Tensor | AudioTorchError:
     """Return samples at the module's rate, or what is wrong with the file."""
     try:
         waveform, rate = load(source, sample_rate=module.sample_rate, mono=True)
@@ -341,7 +364,7 @@ def _decode(module: nn.Module, source: Source) -> Tensor | AudioTorchError:
 
 
 def _answer(
-    module: nn.Module, sources: list[Source], clips: list[Tensor | AudioTorchError]
+    module: Any, sources: list[Source], clips: list[Tensor | AudioTorchError]
 ) -> list[Prediction]:
     found = [Prediction(_name(s), error=str(c)) for s, c in zip(sources, clips, strict=True)]
     waveforms = {i: clip for i, clip in enumerate(clips) if isinstance(clip, Tensor)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import nn
@@ -64,7 +64,7 @@ def prediction_strip(
     axes = figure.subplots(2, len(files), squeeze=False, height_ratios=[3, 1])
     answers = predict(module, files)
     for i, (file, answer) in enumerate(zip(files, answers, strict=True)):
-        _draw_mel(axes[0, i], file, module.sample_rate)
+        _draw_mel(axes[0, i], file, cast(int, module.sample_rate))
         colour = _NEUTRAL
         if truth is not None:
             colour = _RIGHT if truth[i] == answer.label else _WRONG

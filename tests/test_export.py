@@ -192,9 +192,13 @@ class Tracing(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         logits = x.mean(dim=(1, 2, 3))[:, None] * torch.arange(3.0)
-        if not torch.jit.is_scripting() and torch.compiler.is_exporting():
-            logits = logits + torch.arange(3.0)
+        if not torch.jit.is_scripting():
+            logits = logits + self.shift() * torch.arange(3.0)
         return logits
+
+    @torch.jit.unused
+    def shift(self) -> float:
+        return 1.0 * torch.compiler.is_exporting()
 
 
 class NotFinite(nn.Module):
@@ -209,7 +213,14 @@ class NotScriptable(nn.Module):
 
 class FixedBatch(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        if x.shape[0] == 2:
+        if x.shape[0] == 3:
+            return x.mean(dim=(1, 2, 3))[:, None] * torch.arange(3.0)
+        return x.amax(dim=(1, 2, 3))[:, None] * torch.arange(3.0)
+
+
+class LongOnly(nn.Module):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if x.shape[-1] > 40:
             return x.mean(dim=(1, 2, 3))[:, None] * torch.arange(3.0)
         return x.amax(dim=(1, 2, 3))[:, None] * torch.arange(3.0)
 
@@ -221,6 +232,7 @@ class FixedBatch(nn.Module):
         (Tracing(), r"the \.pt2 file on 1 clips of 0\.3 s differs from the Pipeline by"),
         (NotFinite(), r"answers are not finite"),
         (NotScriptable(), r"does not script"),
+        (LongOnly(), r"the \.pt2 file on 1 clips of 0\.3 s fails \(Guard failed"),
         (FixedBatch(), r"torch\.export fixed the input to sizes"),
     ],
 )
@@ -307,7 +319,7 @@ def write_other(kind: str, path: Path, model_file: Path) -> None:
     elif kind == "program":
         path.write_bytes(model_file.with_suffix(".pt2").read_bytes())
     elif kind == "damaged":
-        start = content.index(b"def forward")
+        start = content.index(b"code/__torch__")
         path.write_bytes(content[:start] + bytes(2000) + content[start + 2000 :])
 
 

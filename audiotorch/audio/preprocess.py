@@ -19,8 +19,9 @@ from audiotorch.errors import ParameterError
 
 __all__ = ["Normalize", "PadOrTrim", "Resample", "ToMono"]
 
-_MAX_PHASES = 5000  # a kernel of this many phases holds some 25 million taps
+_MAX_PHASES = 2048  # up to here soxr itself works by exact phases, so that one kernel is its all
 _NEGLIGIBLE = 1e-9  # of the kernel's peak; soxr's HQ filter itself stops at 2e-7
+_ROUNDING = 1e-7  # of the kernel's peak: below lies what soxr rounds
 _MIN_ROWS = 32  # kernel rows from which conv1d is a well-filled matrix product
 
 
@@ -55,7 +56,7 @@ class Resample(nn.Module):
     Args:
         orig_freq: rate of the input in Hz.
         new_freq: rate of the output in Hz. Reduced by their greatest common divisor, both rates
-            must be at most 5000: `audiotorch.load` resamples by any ratio.
+            must be at most 2048: `audiotorch.load` resamples by any ratio.
 
     Shape:
         - Input: `(..., time)`, `lengths (...)` or None
@@ -98,8 +99,30 @@ class Resample(nn.Module):
         self.register_buffer(
             "kernel", torch.from_numpy(wide.reshape(-1, 1, wide.shape[2])), persistent=False
         )
+        self.n_after = wide.shape[2] + self.stride
+        self.register_buffer("onset", torch.zeros(1, 1, dtype=torch.float64), persistent=False)
+        self.onset = self._measure_onset()
 
     kernel: Tensor
+    onset: Tensor
+
+    @torch.jit.unused
+    def _measure_onset(self) -> Tensor:
+        """What soxr gives beyond the convolution, `(outputs, inputs)` from a clip's first on."""
+        if self.n_in == self.n_out:
+            return self.onset
+        n_inputs = int(self.kernel.shape[2])
+        impulses = np.eye(2 * n_inputs, n_inputs)
+        measured = soxr.resample(impulses, self.n_in, self.n_out, quality="HQ")
+        computed = self(torch.from_numpy(impulses.T))[0].T.numpy()[: len(measured)]
+        # Only the first outputs: where the impulses' signals end, nothing of them is left.
+        n_most = min(len(measured) // 2, 2 * len(self.kernel))
+        excess = (measured - computed)[:n_most]
+        large = np.abs(excess) > _ROUNDING * np.abs(computed).max()
+        if not large.any():
+            return self.onset
+        outputs, inputs = np.nonzero(large)
+        return torch.from_numpy(excess[: outputs.max() + 1, : inputs.max() + 1].copy())
 
     def forward(
         self, waveform: Tensor, lengths: Optional[Tensor] = None
@@ -111,10 +134,13 @@ class Resample(nn.Module):
         waveform = _silence_past(waveform, lengths)
         n_new = (waveform.shape[-1] * self.n_out + self.n_in - 1) // self.n_in
         rows = waveform.unsqueeze(0).flatten(0, -2).unsqueeze(1)
-        rows = pad(rows, [self.n_before, self.kernel.shape[-1] + self.stride])
+        rows = pad(rows, [self.n_before, self.n_after])
         blocks = conv1d(rows, self.kernel.to(waveform.dtype), stride=self.stride)
-        resampled = blocks.transpose(1, 2).flatten(1)[:, :n_new]
-        resampled = resampled.reshape(list(waveform.shape[:-1]) + [n_new])
+        resampled = blocks.transpose(1, 2).flatten(1)
+        first = rows[:, 0, self.n_before : self.n_before + self.onset.shape[1]]
+        onset = first @ self.onset.to(waveform.dtype).T
+        resampled = resampled + pad(onset, [0, resampled.shape[1] - onset.shape[1]])
+        resampled = resampled[:, :n_new].reshape(list(waveform.shape[:-1]) + [n_new])
         if lengths is None:
             return resampled, None
         lengths = torch.div(

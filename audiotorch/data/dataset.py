@@ -130,7 +130,7 @@ class WaveformStore:
         try:
             return self._decode(path)
         except (AudioTorchError, OSError) as error:
-            return str(error)
+            return str(error).removeprefix(f"{path}: ")
 
     def _keep(self, path: Path, waveform: Tensor) -> None:
         if waveform.numel() > self._room:

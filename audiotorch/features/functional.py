@@ -69,7 +69,11 @@ def mask_frames(feature: Tensor, frame_counts: Optional[Tensor]) -> Tensor:
 
 
 def stft(
-    waveform: Tensor, window: Tensor, hop_length: int, center: bool = True, pad_mode: str = "constant"
+    waveform: Tensor,
+    window: Tensor,
+    hop_length: int,
+    center: bool = True,
+    pad_mode: str = "constant",
 ) -> Tensor:
     """Return the short-time Fourier transform.
 

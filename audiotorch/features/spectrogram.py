@@ -50,6 +50,8 @@ class Spectrogram(nn.Module):
         torch.Size([2, 1025, 44])
     """
 
+    window: Tensor
+
     def __init__(
         self,
         sample_rate: int = 22050,
@@ -63,7 +65,12 @@ class Spectrogram(nn.Module):
         power: float = 2.0,
     ) -> None:
         super().__init__()
-        sizes = {"sample_rate": sample_rate, "n_fft": n_fft, "hop_length": hop_length, "power": power}
+        sizes = {
+            "sample_rate": sample_rate,
+            "n_fft": n_fft,
+            "hop_length": hop_length,
+            "power": power,
+        }
         for name, value in sizes.items():
             if not value > 0:
                 raise ParameterError(f"{name}={value}: must be greater than 0")
@@ -133,6 +140,8 @@ class MelSpectrogram(nn.Module):
         >>> MelSpectrogram(n_mels=40)(torch.zeros(22050)).shape
         torch.Size([40, 44])
     """
+
+    bank: Tensor
 
     def __init__(
         self,
@@ -240,6 +249,8 @@ class MFCC(nn.Module):
         torch.Size([3, 20, 44])
     """
 
+    dct: Tensor
+
     def __init__(
         self,
         sample_rate: int = 22050,
@@ -303,6 +314,8 @@ class Delta(nn.Module):
         tensor([[1., 1., 1., 1., 1., 1., 1., 1., 1., 1.]])
     """
 
+    weights: Tensor
+
     def __init__(self, order: int = 1, width: int = 9) -> None:
         super().__init__()
         if width < 3 or width % 2 == 0:
@@ -323,8 +336,8 @@ class Delta(nn.Module):
         """Return the derivative per frame; shapes and errors as in the class docstring."""
         if feature.shape[-1] < self.width:
             raise ParameterError(
-                f"feature: has {feature.shape[-1]} frames, Delta needs at least width={self.width}; "
-                "pad the clip, or lower width"
+                f"feature: has {feature.shape[-1]} frames, Delta needs at least "
+                f"width={self.width}; pad the clip, or lower width"
             )
         n_frames = feature.shape[-1]
         frame = torch.arange(n_frames, device=feature.device)
