@@ -195,7 +195,7 @@ def _print_audio_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_model(row: dict[str, Any]) -> None:
-    print(escape(row["file"]))
+    print(_escape(row["file"]))
     for key, value in row.items():
         if key in ("file", "format"):
             continue
@@ -255,7 +255,9 @@ def _as_row(answer: "Prediction", width: int, label_width: int) -> str:
     ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:TOP]
     top = "  ".join(f"{_escape(label)} {probability:.3f}" for label, probability in ranked)
     label = _escape(answer.label or "")
-    return f"{_escape(answer.file):{width}}  {label:{label_width}}  {answer.confidence:10.3f}  {top}"
+    return (
+        f"{_escape(answer.file):{width}}  {label:{label_width}}  {answer.confidence:10.3f}  {top}"
+    )
 
 
 def _find_model(name: str) -> Path:

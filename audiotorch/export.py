@@ -2,17 +2,18 @@
 
 import copy
 import json
+import math
 import os
 import platform
 import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,13 @@ CHECK_SECONDS = (0.3, 0.5, 1.0, 2.7, 5.0)
 CHECK_BATCHES = (1, 2, 8)
 EXAMPLE_SECONDS = 1.3
 TOLERANCE = 1e-5
+
+
+class _Case(NamedTuple):
+    name: str
+    waveform: Tensor
+    lengths: Tensor
+    answer: Tensor
 
 
 class ExportError(AudioTorchError, RuntimeError):
@@ -79,9 +87,11 @@ def export(
     with tempfile.TemporaryDirectory(prefix=f".{target.stem}-", dir=target.parent) as folder:
         script = Path(folder) / "model.ts"
         program = Path(folder) / "model.pt2"
+        cases = _answer_cases(module)
         _save_script(module, script, metadata)
+        _check_file(script, cases)
         _save_program(module, program, metadata)
-        _check_equality(module, script, program)
+        _check_file(program, cases)
         _put_in_place({program: target.with_suffix(".pt2"), script: target})
     return target
 
@@ -108,9 +118,13 @@ def load_pipeline(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
             "beside it, or open this one with torch.export.load"
         )
     try:
-        with _ignore_torchscript_deprecation():
-            return torch.jit.load(os.fspath(path), map_location="cpu")
-    except RuntimeError as error:
+        # torch does not look at the archive's checksums: a flipped bit would be a wrong weight.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        return _reload(Path(path))
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
         raise DecodeError(
             f"{os.fspath(path)!r} is damaged and does not load ({_first_line(error)}): "
             "copy or export it again"
@@ -210,6 +224,15 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
+def _without_nan(value: Any) -> Any:
+    """None for numbers that JSON does not know, such as the recall of a class without clips."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _encode_metadata(pipeline: Pipeline, metrics: Mapping[str, Any] | None) -> str:
     metadata = {
         "format": "audiotorch",
@@ -222,7 +245,7 @@ def _encode_metadata(pipeline: Pipeline, metrics: Mapping[str, Any] | None) -> s
         "features": _describe(pipeline.features),
         "model": {"type": type(pipeline.model).__name__},
         "n_parameters": sum(parameter.numel() for parameter in pipeline.parameters()),
-        "metrics": dict(metrics or {}),
+        "metrics": _without_nan(dict(metrics or {})),
         "versions": {
             "audiotorch": version("audiotorch"),
             "torch": str(torch.__version__),
@@ -301,40 +324,50 @@ def _signals(batch: int, n_samples: int, seed: int) -> tuple[Tensor, Tensor]:
     return waveform, (fraction * n_samples).long().clamp(min=1)
 
 
-def _check_equality(module: Pipeline, script: Path, program: Path) -> None:
-    """Refuse files that answer otherwise than the eager module, as they lie on the disk."""
-    from torch.export import load
+def _answer_cases(module: Pipeline) -> list[_Case]:
+    """The eager module's answers on clips of several lengths in batches of several sizes."""
+    cases = []
+    for seed, seconds in enumerate(CHECK_SECONDS):
+        for batch in CHECK_BATCHES:
+            n_samples = max(1, round(seconds * module.sample_rate))
+            waveform, lengths = _signals(batch, n_samples, seed)
+            with torch.no_grad():
+                answer = module(waveform, lengths)
+            if not torch.isfinite(answer).all():
+                raise ExportError(
+                    "the Pipeline's own answers are not finite: train it, and fit its "
+                    "normalisation, before exporting; nothing was written"
+                )
+            cases.append(_Case(f"{batch} clips of {seconds} s", waveform, lengths, answer))
+    return cases
 
+
+def _check_file(path: Path, cases: Iterable[_Case]) -> None:
+    """Refuse a file that, as it lies on the disk, answers otherwise than the eager module."""
+    module = _reload(path)
+    for case in cases:
+        what = f"the {path.suffix} file on {case.name}"
+        try:
+            with torch.no_grad():
+                answer = module(case.waveform, case.lengths)
+        except (AssertionError, RuntimeError) as error:
+            raise ExportError(
+                f"{what} fails ({_first_line(error)}): a part of the Pipeline asks more of the "
+                "input when exported; nothing was written"
+            ) from error
+        _compare(case.answer, answer, what)
+
+
+def _reload(path: Path) -> nn.Module:
+    if path.suffix == ".pt2":
+        from torch.export import load
+
+        return load(os.fspath(path)).module()
     with _ignore_torchscript_deprecation():
-        files: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-            ".ts": torch.jit.load(os.fspath(script), map_location="cpu"),
-            ".pt2": load(os.fspath(program)).module(),
-        }
-    with torch.no_grad():
-        for seed, seconds in enumerate(CHECK_SECONDS):
-            for batch in CHECK_BATCHES:
-                n_samples = max(1, round(seconds * module.sample_rate))
-                waveform, lengths = _signals(batch, n_samples, seed)
-                eager = module(waveform, lengths)
-                where = f"{batch} clips of {seconds} s"
-                for suffix, file in files.items():
-                    what = f"the {suffix} file on {where}"
-                    try:
-                        answer = file(waveform, lengths)
-                    except (AssertionError, RuntimeError) as error:
-                        raise ExportError(
-                            f"{what} fails ({_first_line(error)}): a part of the Pipeline asks "
-                            "more of the input when exported; nothing was written"
-                        ) from error
-                    _compare(eager, answer, what)
+        return torch.jit.load(os.fspath(path), map_location="cpu")
 
 
 def _compare(eager: Tensor, answer: Tensor, what: str) -> None:
-    if not torch.isfinite(eager).all():
-        raise ExportError(
-            "the Pipeline's own answers are not finite: train it, and fit its normalisation, "
-            "before exporting; nothing was written"
-        )
     if eager.shape != answer.shape or eager.dtype != answer.dtype:
         raise ExportError(
             f"{what} answers {tuple(answer.shape)} {answer.dtype}, the Pipeline "

@@ -190,11 +190,11 @@ class Pipeline(nn.Module):
         missing = max(self.min_samples - waveform.shape[1], 0)
         waveform = nn.functional.pad(waveform, [0, missing])
         lengths = lengths.clamp(min=self.min_samples)
-        return self.features(waveform, lengths), self.features.frame_counts(lengths)
+        return self.features(waveform, lengths), self.features.frame_counts(lengths)  # type: ignore[operator]
 
     @torch.jit.export
     def timeline(
-        self,  # type: ignore[operator]
+        self,
         waveform: Tensor,
         lengths: Optional[Tensor] = None,
         window_seconds: float = 1.0,

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from contract import run_on_fake_cuda
+from contract import exported, run_on_fake_cuda, scripted
 from torch import Tensor, nn
 
 from audiotorch.errors import MissingDependencyError, ParameterError
@@ -12,7 +12,6 @@ from audiotorch.models import CNN, TimmCNN
 N_CLASSES = 5
 SHAPES = [(1, 40), (3, 24)]
 PADDING = 300  # frames: 3 s at a hop of 10 ms
-DYNAMIC = ({0: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}, {0: torch.export.Dim.AUTO})
 FRAMES = (57, 1, 2, 9, 31, 56, 33, 8)
 
 
@@ -63,21 +62,17 @@ def check_padding(model: nn.Module, shape: tuple[int, int]) -> None:
 
 
 def check_scripted(model: nn.Module, shape: tuple[int, int]) -> None:
-    with pytest.warns(Warning, match=r"torch\.jit\.script"):
-        scripted = torch.jit.script(model)
+    file = scripted(model)
     for frames in ((1,), (20, 3), FRAMES):
         image, counts = images(shape, frames), torch.tensor(frames)
-        torch.testing.assert_close(scripted(image, counts), model(image, counts))
+        torch.testing.assert_close(file(image, counts), model(image, counts))
 
 
 def check_exported(model: nn.Module, shape: tuple[int, int]) -> None:
-    example = (images(shape, (40, 25)), torch.tensor([40, 25]))
-    program = torch.export.export(model, example, dynamic_shapes=DYNAMIC)
-    image = next(node for node in program.graph.nodes if node.name == "image").meta["val"]
-    assert [type(size) for size in image.shape] == [torch.SymInt, int, int, torch.SymInt]
+    program = exported(model, images(shape, (40, 25)), torch.tensor([40, 25]))
     for frames in ((1,), (20, 3), FRAMES):
         image, counts = images(shape, frames), torch.tensor(frames)
-        torch.testing.assert_close(program.module()(image, counts), model(image, counts))
+        torch.testing.assert_close(program(image, counts), model(image, counts))
 
 
 def test_has_less_than_a_million_parameters():

@@ -276,7 +276,7 @@ def test_training_crops_move_and_evaluation_crops_do_not(corpus):
 def test_balanced_sampling_draws_classes_equally():
     targets = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
     sampler = EpochSampler(targets, 32, balanced=True)
-    drawn = torch.stack([torch.bincount(targets[sampler.order()]) for _ in range(1)])[0]
+    drawn = torch.bincount(targets[sampler.order()])
     # Binomial(1000, 1/3) has a standard deviation of 15.
     assert (drawn - 333).abs().max() < 75
     first = sampler.order()
@@ -287,7 +287,7 @@ def test_balanced_sampling_draws_classes_equally():
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("n", [40, 41, 43])
+@pytest.mark.parametrize("n", [33, 40, 43])
 def test_processes_share_the_epoch(monkeypatch, n, balanced):
     targets = torch.arange(n) % 3
     alone = EpochSampler(targets, 8, balanced=balanced).order()
@@ -299,9 +299,9 @@ def test_processes_share_the_epoch(monkeypatch, n, balanced):
         shares.append([index for _, index in EpochSampler(targets, 8, balanced=balanced)])
     assert len(shares[0]) == len(shares[1])
     together = [index for pair in zip(*shares, strict=True) for index in pair]
-    # 41 clips: 21 each would leave a batch of one, so 20 each stay.
-    assert together[:40] == alone[:40]
-    assert len(together) == {40: 40, 41: 40, 43: 44}[n]
+    # 33 clips: 17 each would leave a batch of one, so 16 each stay.
+    assert len(together) == {33: 32, 40: 40, 43: 44}[n]
+    assert together[:n] == alone[: len(together)]
 
 
 # --- under Lightning -----------------------------------------------------------------------------
@@ -327,7 +327,7 @@ class Recorder(pl.LightningModule):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
-@pytest.mark.filterwarnings("ignore:The `srun` command is available")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_lightning_sets_the_epoch_and_resumes_it(corpus, tmp_path):
     def run(epochs, checkpoint=None):
         data, task = AudioDataModule(corpus, sample_rate=RATE, batch_size=16), Recorder()

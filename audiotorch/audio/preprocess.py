@@ -21,7 +21,7 @@ __all__ = ["Normalize", "PadOrTrim", "Resample", "ToMono"]
 
 _MAX_PHASES = 2048  # up to here soxr itself works by exact phases, so that one kernel is its all
 _NEGLIGIBLE = 1e-9  # of the kernel's peak; soxr's HQ filter itself stops at 2e-7
-_ROUNDING = 1e-7  # of the kernel's peak: below lies what soxr rounds
+_ONSET_FLOOR = 1e-6  # of the kernel's peak; what lies below in the onset is mostly rounding
 _MIN_ROWS = 32  # kernel rows from which conv1d is a well-filled matrix product
 
 
@@ -60,7 +60,8 @@ class Resample(nn.Module):
 
     Shape:
         - Input: `(..., time)`, `lengths (...)` or None
-        - Output: `(..., ceil(time * new_freq / orig_freq))`, and lengths by the same rule
+        - Output: `(..., ceil(time * new_freq / orig_freq))`, and lengths by the same rule. Where
+          soxr rounds this down, the last sample is 0, as librosa has it.
 
     Raises:
         ParameterError: a rate is not positive, or the ratio is too fine; in `forward`, a shape or
@@ -100,29 +101,11 @@ class Resample(nn.Module):
             "kernel", torch.from_numpy(wide.reshape(-1, 1, wide.shape[2])), persistent=False
         )
         self.n_after = wide.shape[2] + self.stride
-        self.register_buffer("onset", torch.zeros(1, 1, dtype=torch.float64), persistent=False)
-        self.onset = self._measure_onset()
+        onset = _soxr_onset(kernel, self.n_before, self.n_in, self.n_out)
+        self.register_buffer("onset", torch.from_numpy(onset), persistent=False)
 
     kernel: Tensor
     onset: Tensor
-
-    @torch.jit.unused
-    def _measure_onset(self) -> Tensor:
-        """What soxr gives beyond the convolution, `(outputs, inputs)` from a clip's first on."""
-        if self.n_in == self.n_out:
-            return self.onset
-        n_inputs = int(self.kernel.shape[2])
-        impulses = np.eye(2 * n_inputs, n_inputs)
-        measured = soxr.resample(impulses, self.n_in, self.n_out, quality="HQ")
-        computed = self(torch.from_numpy(impulses.T))[0].T.numpy()[: len(measured)]
-        # Only the first outputs: where the impulses' signals end, nothing of them is left.
-        n_most = min(len(measured) // 2, 2 * len(self.kernel))
-        excess = (measured - computed)[:n_most]
-        large = np.abs(excess) > _ROUNDING * np.abs(computed).max()
-        if not large.any():
-            return self.onset
-        outputs, inputs = np.nonzero(large)
-        return torch.from_numpy(excess[: outputs.max() + 1, : inputs.max() + 1].copy())
 
     def forward(
         self, waveform: Tensor, lengths: Optional[Tensor] = None
@@ -140,13 +123,19 @@ class Resample(nn.Module):
         first = rows[:, 0, self.n_before : self.n_before + self.onset.shape[1]]
         onset = first @ self.onset.to(waveform.dtype).T
         resampled = resampled + pad(onset, [0, resampled.shape[1] - onset.shape[1]])
-        resampled = resampled[:, :n_new].reshape(list(waveform.shape[:-1]) + [n_new])
+        # soxr gives the rounded length, librosa follows it by zeros up to the next whole sample.
+        n_heard = (2 * waveform.shape[-1] * self.n_out + self.n_in) // (2 * self.n_in)
+        resampled = pad(resampled[:, :n_heard], [0, n_new - n_heard])
+        resampled = resampled.reshape(list(waveform.shape[:-1]) + [n_new])
         if lengths is None:
             return resampled, None
+        heard = torch.div(
+            2 * self.n_out * lengths + self.n_in, 2 * self.n_in, rounding_mode="floor"
+        )
         lengths = torch.div(
-            lengths * self.n_out + (self.n_in - 1), self.n_in, rounding_mode="floor"
-        ).clamp(max=n_new)
-        return _silence_past(resampled, lengths), lengths
+            self.n_out * lengths + (self.n_in - 1), self.n_in, rounding_mode="floor"
+        )
+        return _silence_past(resampled, heard), lengths.clamp(max=n_new)
 
 
 class PadOrTrim(nn.Module):
@@ -234,7 +223,7 @@ class Normalize(nn.Module):
         if waveform.shape[-1] == 0:
             return waveform, lengths
         peak = waveform.abs().amax(dim=-1, keepdim=True)
-        audible = ~(peak < torch.finfo(waveform.dtype).tiny)
+        audible = ~(peak < _smallest_normal(waveform.dtype))
         waveform = waveform / torch.where(audible, peak, torch.ones_like(peak))
         if self.method == "peak":
             return waveform, lengths
@@ -252,6 +241,15 @@ def _whole(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
         raise ParameterError(f"{name}={value!r}: must be a positive whole number of Hz")
     return int(value)
+
+
+def _smallest_normal(dtype: torch.dtype) -> float:
+    """torch.finfo(dtype).tiny, which TorchScript does not know."""
+    if dtype == torch.float64:
+        return 2.2250738585072014e-308
+    if dtype == torch.float16:
+        return 6.103515625e-05
+    return 1.1754943508222875e-38
 
 
 def _check_clips(waveform: Tensor, lengths: Optional[Tensor]) -> None:
@@ -304,3 +302,26 @@ def _soxr_kernel(n_in: int, n_out: int) -> Tuple[npt.NDArray[np.float64], int]:
     kernel[:, taps.ravel()] = blocks.reshape(-1, n_out).T
     used = np.flatnonzero(np.abs(kernel).max(axis=0) > _NEGLIGIBLE * np.abs(kernel).max())
     return kernel[:, used[0] : used[-1] + 1].copy(), int(reach - used[0])
+
+
+def _soxr_onset(
+    kernel: npt.NDArray[np.float64], n_before: int, n_in: int, n_out: int
+) -> npt.NDArray[np.float64]:
+    """What soxr gives beyond the convolution: `(outputs, inputs)`, from a clip's first on.
+
+    One impulse per channel; only the first outputs are compared.
+    """
+    n_inputs = kernel.shape[1] - n_before
+    n_outputs = 64 * max(1, -(-n_out // n_in))
+    measured = soxr.resample(np.eye(n_inputs), n_in, n_out, quality="HQ")[:n_outputs]
+    computed = np.zeros_like(measured)
+    for output in range(len(measured)):
+        step, phase = divmod(output, n_out)
+        start = n_before - step * n_in
+        taps = kernel[phase, max(0, start) : max(0, start + n_inputs)]
+        computed[output, max(0, -start) : max(0, -start) + len(taps)] = taps
+    excess = measured - computed
+    outputs, inputs = np.nonzero(np.abs(excess) > _ONSET_FLOOR * np.abs(kernel).max())
+    if len(outputs) == 0:
+        return np.zeros((1, 1))
+    return excess[: outputs.max() + 1, : inputs.max() + 1].copy()

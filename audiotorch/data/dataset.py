@@ -92,26 +92,26 @@ class WaveformStore:
         """
         failures = []
         # libsndfile and soxr release the interpreter lock.
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            results = pool.map(self._attempt, paths)
-            bar = track(
-                results,
+        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        try:
+            results = track(
+                pool.map(self._attempt, paths),
                 "reading audio",
                 total=len(paths),
                 console=Console(stderr=True),
                 transient=True,
                 disable=not sys.stderr.isatty(),
             )
-            for path, result in zip(paths, bar, strict=True):
-                if isinstance(result, str):
-                    failures.append((path, result))
-                elif result.numel() == 0:
-                    failures.append((path, "it holds no samples"))
-                elif result.numel() < min_duration * self.sample_rate:
-                    seconds = result.numel() / self.sample_rate
-                    failures.append((path, f"too short: {seconds:.3f} s, below {min_duration} s"))
+            for path, result in zip(paths, results, strict=True):
+                reason = result if isinstance(result, str) else self._fault(result, min_duration)
+                if reason:
+                    failures.append((path, reason))
                 else:
+                    assert isinstance(result, Tensor)
                     self._keep(path, result)
+        finally:
+            # An interrupted run must not wait for all the files that are queued.
+            pool.shutdown(cancel_futures=True)
         self._close_block()
         return failures
 
@@ -131,6 +131,15 @@ class WaveformStore:
             return self._decode(path)
         except (AudioTorchError, OSError) as error:
             return str(error).removeprefix(f"{path}: ")
+
+    def _fault(self, waveform: Tensor, min_duration: float) -> str:
+        """Why a decoded waveform cannot be used; empty if it can."""
+        seconds = waveform.numel() / self.sample_rate
+        if seconds == 0:
+            return "it holds no samples"
+        return (
+            f"too short: {seconds:.3f} s, below {min_duration} s" if seconds < min_duration else ""
+        )
 
     def _keep(self, path: Path, waveform: Tensor) -> None:
         if waveform.numel() > self._room:

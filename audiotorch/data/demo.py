@@ -37,6 +37,7 @@ CLASSES = ("drops", "fall", "peak", "ramps", "rise", "siren", "steps", "valley")
 down three times, eight held pitches in random order, down and up."""
 
 MARKER = "corpus.json"
+NAME = "audiotorch demo"
 VERSION = 1  # counts changes of the sounds, so that an older corpus is written anew
 
 
@@ -84,7 +85,13 @@ def write_corpus(
         if not least <= value <= most:
             raise ParameterError(f"{name}={value!r}: must be from {least} to {most}")
     folder = Path(os.path.abspath(Path(root).expanduser()))
-    settings = {"version": VERSION, "seed": seed, "n_devices": n_devices, "n_takes": n_takes}
+    settings = {
+        "corpus": NAME,
+        "version": VERSION,
+        "seed": seed,
+        "n_devices": n_devices,
+        "n_takes": n_takes,
+    }
     if _read_marker(folder) != settings:
         _refuse_foreign(folder)
         log.info("writing the demo corpus to %s", folder)
@@ -219,10 +226,11 @@ def _envelope(n: int, rng: np.random.Generator) -> Array:
     return swell * edge * edge[::-1]
 
 
-def _write_whole(folder: Path, settings: dict[str, int]) -> None:
+def _write_whole(folder: Path, settings: dict[str, Any]) -> None:
     """Write beside the folder, then rename, so that a killed run leaves no half corpus."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
+    old = fresh.with_name(f"{fresh.name}-old")
     try:
         for label in CLASSES:
             (fresh / label).mkdir(parents=True)
@@ -233,24 +241,27 @@ def _write_whole(folder: Path, settings: dict[str, int]) -> None:
                     name = f"{label}_{device}_{take:03d}.flac"
                     save(fresh / label / name, waveform, SAMPLE_RATE)
         (fresh / MARKER).write_text(json.dumps(settings) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        try:
+        # Another process may have been faster; a corpus of these settings is as good as ours.
+        if _read_marker(folder) != settings:
+            if folder.exists():
+                folder.rename(old)
             fresh.rename(folder)
-        except OSError:
-            # Another process was faster; its corpus is as good if it has the same settings.
-            if _read_marker(folder) != settings:
-                raise
+    except OSError:
+        if _read_marker(folder) != settings:
+            raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def _read_marker(folder: Path) -> dict[str, int] | None:
+def _read_marker(folder: Path) -> dict[str, Any] | None:
+    """The settings of the corpus in a folder; None if it holds none."""
     try:
         settings = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return settings if isinstance(settings, dict) else None
+    ours = isinstance(settings, dict) and settings.get("corpus") == NAME
+    return settings if ours else None
 
 
 def _refuse_foreign(folder: Path) -> None:

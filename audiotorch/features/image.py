@@ -54,7 +54,7 @@ class SpectrogramImage(nn.Module):
 
     Raises:
         ParameterError: an unknown `normalize`, `trim_db` without `n_frames`, a number that is not
-            positive, and as `MelSpectrogram`.
+            positive, too few `n_frames` for deltas, and as `MelSpectrogram`.
 
     Reference:
         Before normalisation and without `n_frames`, same values as
@@ -104,6 +104,10 @@ class SpectrogramImage(nn.Module):
         )
         self.delta = Delta(1)
         self.delta2 = Delta(2)
+        if deltas and n_frames is not None and n_frames < self.delta.width:
+            raise ParameterError(
+                f"n_frames={n_frames}: must be at least {self.delta.width} for deltas=True"
+            )
         self.sample_rate = sample_rate
         self.top_db = float(top_db)
         self.normalize = normalize
@@ -129,6 +133,8 @@ class SpectrogramImage(nn.Module):
             waveform: `(batch, time)`
             lengths: `(batch,)`, samples.
         """
+        if waveform.dim() != 2:
+            raise ParameterError(f"waveform: must be (batch, time), got {waveform.dim()} axes")
         mel = self.mel(waveform, lengths)
         if lengths is None:
             counts = torch.full(mel.shape[:1], mel.shape[-1], dtype=torch.int64, device=mel.device)
@@ -172,14 +178,17 @@ class SpectrogramImage(nn.Module):
             return db
         if self.normalize == "dataset":
             return (db - self.mean.to(db.dtype)) / self.std.to(db.dtype)
+        # In float64, so that the order of summation, and with it padding, leaves no trace.
+        exact = db.double()
         mask = length_mask(counts, db.shape[-1]).unsqueeze(-2)
-        count = counts.clamp(min=1).to(db.dtype).unsqueeze(-1).unsqueeze(-1)
-        mean = db.masked_fill(~mask, 0.0).sum(dim=-1, keepdim=True) / count
+        count = counts.clamp(min=1).double().unsqueeze(-1).unsqueeze(-1)
+        mean = exact.masked_fill(~mask, 0.0).sum(dim=-1, keepdim=True) / count
         if self.normalize == "clip":
             mean = mean.mean(dim=-2, keepdim=True)
-        centred = (db - mean).masked_fill(~mask, 0.0)
+        centred = (exact - mean).masked_fill(~mask, 0.0)
         variance = centred.square().sum(dim=(-2, -1), keepdim=True) / (count * db.shape[-2])
-        return centred / variance.sqrt().clamp(min=self.min_spread_db)
+        # Clamped before the root, whose gradient at 0 is infinite.
+        return (centred / variance.clamp(min=self.min_spread_db**2).sqrt()).to(db.dtype)
 
     @torch.jit.unused
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "SpectrogramImage":

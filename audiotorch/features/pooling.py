@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
-from audiotorch.features.functional import length_mask
+from audiotorch.features.functional import check_feature, length_mask
 from audiotorch.features.spectrogram import MFCC, Delta
 
 __all__ = ["MFCCStatistics", "StatisticsPooling"]
@@ -46,6 +46,7 @@ class StatisticsPooling(nn.Module):
 
     def forward(self, feature: Tensor, frame_counts: Optional[Tensor] = None) -> Tensor:
         """Return the statistics; shapes as in the class docstring."""
+        check_feature(feature, frame_counts)
         if frame_counts is None:
             frame_counts = torch.full(
                 feature.shape[:-2], feature.shape[-1], dtype=torch.int64, device=feature.device

@@ -111,15 +111,16 @@ class CNN(nn.Module):
             nn.BatchNorm2d(channels[0]),
             nn.ReLU(),
         )
-        self.stages = nn.ModuleList(
-            _ResidualBlock(a, b, stride=2) for a, b in pairwise(channels)
-        )
+        self.stages = nn.ModuleList(_ResidualBlock(a, b, stride=2) for a, b in pairwise(channels))
+        # torch.export takes an axis of length 1 for a special case: no stage may get there.
+        self.min_frames = 2 ** len(self.stages) + 1
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * channels[-1], n_classes)
 
     def forward(self, image: Tensor, lengths: Tensor) -> Tensor:
         """Return logits; shapes as in the class docstring."""
         counts = lengths
+        image = nn.functional.pad(image, [0, max(self.min_frames - image.shape[-1], 0)])
         x = _mask(self.stem(_mask(image, counts)), counts)
         for stage in self.stages:
             x, counts = stage(x, counts)
@@ -146,7 +147,8 @@ class TimmCNN(nn.Module):
 
     Raises:
         MissingDependencyError: timm is not installed.
-        ParameterError: an unknown name, or an `input_shape` that is not of images.
+        ParameterError: an unknown name, an `input_shape` that is not of images, or fewer than one
+            class or frame.
     """
 
     def __init__(
@@ -161,6 +163,8 @@ class TimmCNN(nn.Module):
     ) -> None:
         super().__init__()
         n_in = _check_image(input_shape, "TimmCNN")
+        if n_classes < 1 or n_frames < 1:
+            raise ParameterError(f"n_classes={n_classes}, n_frames={n_frames}: must be at least 1")
         try:
             import timm
         except ImportError as error:

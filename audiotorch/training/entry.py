@@ -17,10 +17,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from audiotorch.errors import AudioTorchError
+from audiotorch.errors import AudioTorchError, ParameterError
 from audiotorch.training.build import config_dir
 
-__all__ = ["explain", "run_hydra"]
+__all__ = ["check_kinds", "explain", "run_hydra"]
 
 # What a wrong configuration raises. Anything else is a fault of ours and keeps its traceback.
 _WRONG_USE = (
@@ -46,6 +46,7 @@ def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
     def guarded(config: DictConfig) -> Any:
         # Hydra would add lines of its own to an error that leaves the job.
         try:
+            check_kinds(config)
             return job(config)
         except _WRONG_USE as error:
             refused.append(explain(error))
@@ -63,7 +64,7 @@ def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
             # Hydra's own complaint about `experiment=null`.
             if "Config group override" not in str(error):
                 raise
-            refused.append(f"{error}: write ~GROUP to leave a group out")
+            refused.append("a group cannot be null: leave it out, or remove it with ~GROUP")
     for line in refused:
         print(f"audiotorch train: {line}", file=sys.stderr)
     return 2 if refused else 0
@@ -120,6 +121,25 @@ def _one_line(text: str) -> str:
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
+def check_kinds(config: DictConfig) -> None:
+    """Refuse text where every choice of a setting has a number, a truth value or a list.
+
+    Args:
+        config: the composed configuration.
+
+    Raises:
+        ParameterError: such a setting; the text names an admissible value.
+    """
+    for key, default in _defaults().items():
+        value = OmegaConf.select(config, key)
+        if isinstance(default, bool) and isinstance(value, str):
+            raise ParameterError(f"{key}={value!r}: must be true or false")
+        if isinstance(default, int | float) and isinstance(value, str):
+            raise ParameterError(f"{key}={value!r}: must be a number, such as {default}")
+        if isinstance(default, list) and isinstance(value, str | int | float):
+            raise ParameterError(f"{key}={value!r}: must be a list, such as {default}")
+
+
 def _unknown_key(key: str) -> str:
     near = difflib.get_close_matches(key, _keys(), n=1, cutoff=0.5)
     if not near:  # The right name in the wrong place.
@@ -133,6 +153,8 @@ def _unknown_choice(name: str) -> str:
     group, _, choice = name.rpartition("/")
     if not group:
         return f"unknown setting '{name}': write NAME=VALUE"
+    if group.startswith("hydra/"):
+        return f"{group}={choice} needs a plugin of Hydra: pip install 'audiotorch[sweep]'"
     known = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
     near = difflib.get_close_matches(choice, known, n=1)
     advice = f"did you mean '{near[0]}'? " if near else ""
@@ -141,22 +163,28 @@ def _unknown_choice(name: str) -> str:
 
 def _keys() -> list[str]:
     """Every setting that some choice of the groups has, and the groups."""
-    found: set[str] = set()
+    groups = {path.name for path in config_dir().iterdir() if path.is_dir()}
+    return sorted(_defaults().keys() | groups)
+
+
+def _defaults() -> dict[str, Any]:
+    """Every setting with its value; text and nothing win where the choices of a group differ."""
+    found: dict[str, Any] = {}
     for path in sorted(config_dir().rglob("*.yaml")):
         group = path.parent.relative_to(config_dir()).as_posix()
         if group in ("experiment", "sweep"):
             continue
         prefix = "" if group == "." else f"{group}."
-        found |= _flat_keys(OmegaConf.to_container(OmegaConf.load(path)), prefix)
-    groups = {path.name for path in config_dir().iterdir() if path.is_dir()}
-    return sorted(found | groups)
-
-
-def _flat_keys(node: Any, prefix: str) -> set[str]:
-    if not isinstance(node, dict):
-        return set()
-    found: set[str] = set()
-    for key, value in node.items():
-        if key not in ("defaults", "hydra") and not str(key).startswith("_"):
-            found |= {f"{prefix}{key}"} | _flat_keys(value, f"{prefix}{key}.")
+        for key, value in _flat(OmegaConf.to_container(OmegaConf.load(path)), prefix):
+            if not isinstance(found.get(key, 0), str | None):
+                found[key] = value
     return found
+
+
+def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if key in ("defaults", "hydra") or str(key).startswith("_"):
+            continue
+        yield f"{prefix}{key}", value
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")

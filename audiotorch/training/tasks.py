@@ -114,6 +114,8 @@ class ClassificationTask(L.LightningModule):
         ParameterError: a setting lies outside its range, or the pipeline has fewer than two labels.
     """
 
+    weights: Tensor | None
+
     def __init__(
         self,
         pipeline: Pipeline,
@@ -153,9 +155,8 @@ class ClassificationTask(L.LightningModule):
             )
             # Else DistributedDataParallel waits for gradients that never come.
             self.average.requires_grad_(False)
-        self.metrics = nn.ModuleDict(
-            {f"{stage}_metrics": _metrics(self.n_classes) for stage in ("val", "test")}
-        )
+        self.val_metrics = _metrics(self.n_classes)
+        self.test_metrics = _metrics(self.n_classes)
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and, if any, the schedule over all steps of the run."""
@@ -220,13 +221,16 @@ class ClassificationTask(L.LightningModule):
 
     def _evaluate(self, batch: Batch, stage: str) -> dict[str, Tensor]:
         x, counts = self._front(batch.waveform, batch.lengths)
-        network = self.pipeline.model if self.average is None else self.average.module
+        network: nn.Module = self.pipeline.model if self.average is None else self.average.module
         logits = network(x, counts).float()
         losses = F.cross_entropy(logits, batch.target, reduction="none")
         probabilities = logits.softmax(-1)
-        self.metrics[f"{stage}_metrics"].update(probabilities, batch.target)
+        self._metrics(stage).update(probabilities, batch.target)
         self.log(f"{stage}/loss", losses.mean(), batch_size=len(losses), sync_dist=True)
         return {"loss": losses.detach(), "probabilities": probabilities.detach()}
+
+    def _metrics(self, stage: str) -> MetricCollection:
+        return self.val_metrics if stage == "val" else self.test_metrics
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the validation clips."""
@@ -237,7 +241,7 @@ class ClassificationTask(L.LightningModule):
         self._summarise("test")
 
     def _summarise(self, stage: str) -> None:
-        metrics = self.metrics[f"{stage}_metrics"]
+        metrics = self._metrics(stage)
         values = metrics.compute()
         metrics.reset()
         confusion = values.pop("confusion_matrix").long().cpu()

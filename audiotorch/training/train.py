@@ -56,7 +56,7 @@ def _job(config: DictConfig) -> float | None:
     """One run, and what it prints; returns what a sweep compares."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     metrics = train(config, run_dir)
-    if rank_zero_only.rank == 0:
+    if _is_first_process():
         _report(metrics, run_dir)
     value = metrics.get(config.objective)
     return float(value) if isinstance(value, int | float) else None
@@ -119,8 +119,9 @@ def _prepare(
     )
     if resume is not None:
         return  # The checkpoint holds both.
-    if getattr(pipeline.features, "normalize", None) == "dataset":
-        pipeline.features.fit((b.waveform, b.lengths) for b in data.train_dataloader())
+    features: Any = pipeline.features
+    if getattr(features, "normalize", None) == "dataset":
+        features.fit((b.waveform, b.lengths) for b in data.train_dataloader())
     if config.model.init_from is not None:
         take_weights(pipeline, config.model.init_from)
 
@@ -229,12 +230,16 @@ def _write_results(
 
 def _write(path: Path, text: str) -> None:
     """Write a file that is complete or not there."""
-    if rank_zero_only.rank != 0:
+    if not _is_first_process():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.tmp")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def _is_first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _report(metrics: dict[str, Any], run_dir: Path) -> None:

@@ -1,0 +1,138 @@
+import inspect
+import itertools
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from audiotorch.training.build import build, config_dir
+from audiotorch.training.checkpoint import build_pipeline
+from audiotorch.training.tasks import ClassificationTask
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+@pytest.fixture(autouse=True)
+def _recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIOTORCH_DATA", "/recordings")
+
+
+def test_groups_are_the_documented_ones():
+    assert {path.name for path in config_dir().iterdir() if path.is_dir()} == {
+        "data",
+        "features",
+        "model",
+        "task",
+        "trainer",
+        "experiment",
+        "sweep",
+    }
+    assert choices("experiment") == ["commands", "demo", "esc10", "fsdd"]
+
+
+@pytest.mark.parametrize("experiment", [None, *choices("experiment")])
+def test_every_experiment_takes_every_model_and_features(experiment: str | None):
+    preset = [] if experiment is None else [f"experiment={experiment}"]
+    for model, features in itertools.product(choices("model"), choices("features")):
+        config = composed(*preset, f"model={model}", f"features={features}")
+        OmegaConf.resolve(config)
+        chosen = OmegaConf.load(config_dir() / "model" / f"{model}.yaml")
+        assert config.model._target_ == chosen._target_
+        assert config.task._target_.endswith("ClassificationTask")
+        assert config.data.sample_rate == config.features.sample_rate
+
+
+def sections() -> list[tuple[str, str]]:
+    groups = ("data", "features", "model", "task", "trainer")
+    return [(group, choice) for group in groups for choice in choices(group)]
+
+
+@pytest.mark.parametrize(("group", "choice"), sections())
+def test_keys_are_arguments_of_the_target(group: str, choice: str):
+    section = composed(f"{group}={choice}")[group]
+    assert_keys_fit(section, {"init_from"} if group == "model" else set())
+
+
+def assert_keys_fit(section: DictConfig, others: set[str]) -> None:
+    plain = OmegaConf.to_container(section, resolve=False)
+    if str(plain["_target_"]).rpartition(".")[2][0].isupper():
+        target = get_class(plain["_target_"])
+        known = set()
+        for cls in target.__mro__:  # `**settings` pass on to the base class
+            parameters = inspect.signature(cls.__init__).parameters
+            known |= parameters.keys()
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+                break
+        keys = {key for key in plain if not key.startswith("_")}
+        assert keys - others <= known
+    for key, value in plain.items():
+        if isinstance(value, dict) and "_target_" in value:
+            assert_keys_fit(section[key], set())
+
+
+@pytest.mark.parametrize("choice", choices("data"))
+def test_data_instantiates(choice: str):
+    data = build(composed(f"data={choice}").data)
+    assert data.augment is not None
+    assert data.sample_rate == 22050
+
+
+@pytest.mark.parametrize("features", choices("features"))
+@pytest.mark.parametrize("model", choices("model"))
+def test_pipeline_and_task_instantiate(model: str, features: str):
+    if model == "timm":
+        pytest.importorskip("timm", reason="the extra timm is not installed")
+    if model in ("cnn", "timm") and features == "mfcc_stats":
+        pytest.skip("a model for images does not take vectors")
+    config = composed(f"model={model}", f"features={features}")
+    pipeline = build_pipeline(config, ["no", "yes"])
+    task = build(config.task, pipeline=pipeline, class_counts=None, seed=0)
+    assert isinstance(task, ClassificationTask)
+    assert task.pipeline.sample_rate == config.features.sample_rate
+
+
+def test_trainers_instantiate():
+    trainer = instantiate(composed("trainer=default").trainer, precision="32-true", logger=False)
+    assert trainer.max_epochs == 30
+    assert composed("trainer=ddp").trainer.strategy == "ddp"
+    assert composed("trainer=ddp").trainer.max_epochs == 30
+
+
+def test_manifest_replaces_the_environment_variable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("AUDIOTORCH_DATA")
+    for experiment in ("fsdd", "esc10", "commands"):
+        config = composed(f"experiment={experiment}", "data.manifest=own.csv")
+        OmegaConf.resolve(config)
+        assert config.data.manifest == "own.csv"
+
+
+def test_a_setting_of_the_command_line_wins_over_an_experiment():
+    config = composed("experiment=demo", "model=mlp", "trainer.max_epochs=3", "data.root=there")
+    assert config.model._target_.endswith("MLP")
+    assert (config.trainer.max_epochs, config.data.root) == (3, "there")
+
+
+def test_sweep_composes_with_its_plugin():
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the extra sweep is missing")
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", ["sweep=optuna"], return_hydra_config=True)
+    for key in config.hydra.sweeper.params:
+        assert OmegaConf.select(config, key) is not None
+
+
+def test_config_dir_of_a_wheel_lies_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = tmp_path / "audiotorch"
+    package.mkdir()
+    monkeypatch.setattr("audiotorch.__file__", str(package / "__init__.py"))
+    assert config_dir() == tmp_path / "configs"
+    (package / "configs").mkdir()
+    assert config_dir() == package / "configs"

@@ -1,0 +1,317 @@
+import ast
+import doctest
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import audiotorch
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "audiotorch"
+OPTIONAL = ("lightning", "hydra", "sklearn", "matplotlib", "whisper", "timm", "librosa")
+OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas")
+PUBLIC = {"load", "info", "save", "ToMono", "Resample", "PadOrTrim", "Normalize", "features"}
+PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict"}
+PUBLIC |= {"AudioTorchError", "ParameterError", "DecodeError", "MissingDependencyError"}
+# DESIGN's order; a module may import from its own room and from lower ones.
+LEVELS = {
+    "errors": 0,
+    "audio": 1,
+    "features": 2,
+    "data": 3,
+    "models": 4,
+    "pipeline": 5,
+    "training": 6,
+    "export": 6,
+    "plot": 6,
+    "cli": 8,
+}
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(audiotorch.__path__, prefix="audiotorch.")
+)
+
+
+def run(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "default", "-c", code, *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+# --- names and imports ----------------------------------------------------------------------------
+
+
+def test_every_listed_name_exists():
+    assert set(audiotorch.__all__) >= PUBLIC
+    assert sorted(set(audiotorch.__all__)) == sorted(audiotorch.__all__)
+    for name in audiotorch.__all__:
+        assert getattr(audiotorch, name) is not None
+    assert audiotorch.export is importlib.import_module("audiotorch.export").export
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", audiotorch.__version__)
+
+
+def test_errors_are_also_the_builtin_ones():
+    for error, builtin in (
+        (audiotorch.ParameterError, ValueError),
+        (audiotorch.DecodeError, RuntimeError),
+        (audiotorch.MissingDependencyError, ImportError),
+    ):
+        assert issubclass(error, builtin)
+        assert issubclass(error, audiotorch.AudioTorchError)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_lists_its_names(name):
+    module = importlib.import_module(name)
+    assert len(set(module.__all__)) == len(module.__all__)
+    for listed in module.__all__:
+        assert hasattr(module, listed), f"{name} has no {listed}"
+
+
+def test_import_is_light_and_silent():
+    code = f"""
+import sys
+import audiotorch
+audiotorch.features.MFCC, audiotorch.Pipeline, audiotorch.export
+import audiotorch.models
+import audiotorch.data.manifest
+print("LOADED", sorted(set({OPTIONAL}) & set(sys.modules)))
+"""
+    result = run(code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "LOADED []\n"
+    assert result.stderr == ""
+
+
+def room(name: str) -> str:
+    return name.split(".")[1] if "." in name else ""
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Modules of audiotorch that a file imports, anywhere in it, but for typing alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            assert all(alias.name != "*" for alias in node.names), f"{path}: star import"
+            for alias in node.names:
+                # `from audiotorch import features` names a room by its alias.
+                whole = (
+                    f"{node.module}.{alias.name}" if node.module == "audiotorch" else node.module
+                )
+                yield str(whole), node.lineno
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
+def test_imports_point_down(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    assert own in LEVELS, f"{own}: give it a place in the order"
+    for name, line in imports(path):
+        if name.split(".")[0] == "audiotorch" and room(name) in LEVELS and room(name) != own:
+            assert LEVELS[room(name)] < LEVELS[own], f"{path}:{line}: {own} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
+def test_files_and_functions_are_small(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            docstring = ast.get_docstring(node) is not None
+            body = node.body[1:] if docstring else node.body
+            if body:
+                size = body[-1].end_lineno - body[0].lineno + 1
+                assert size <= 45, f"{path}:{node.lineno}: {node.name} has {size} lines"
+
+
+# --- docstrings -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["audiotorch", *MODULES])
+def test_doctests(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = doctest.testmod(importlib.import_module(name), verbose=False)
+    assert results.failed == 0
+
+
+def public_members(name: str) -> Iterator[tuple[str, object]]:
+    """Public classes and functions that a module defines, and the public methods of classes."""
+    module = importlib.import_module(name)
+    for listed in module.__all__:
+        value = getattr(module, listed)
+        if getattr(value, "__module__", None) != name:
+            continue
+        if inspect.isfunction(value) or inspect.isclass(value):
+            yield f"{name}.{listed}", value
+        if inspect.isclass(value):
+            for key, member in vars(value).items():
+                if not key.startswith("_") and inspect.isfunction(inspect.unwrap(member)):
+                    yield f"{name}.{listed}.{key}", member
+
+
+def documented(docstring: str, parameter: str) -> bool:
+    section = re.search(r"^(?:Args|Attributes):\n((?:[ ]+.*\n?|\n)*)", docstring, re.MULTILINE)
+    pattern = rf"^\s+\**{re.escape(parameter)}\b.*:"
+    return section is not None and bool(re.search(pattern, section.group(1), re.MULTILINE))
+
+
+def parameters(value: object) -> list[str]:
+    signature = inspect.signature(value)
+    return [p.name for p in signature.parameters.values() if p.name not in ("self", "cls", "args")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_are_documented(name):
+    assert importlib.import_module(name).__doc__
+    missing = []
+    for path, value in public_members(name):
+        docstring = inspect.getdoc(value) if inspect.isclass(value) else inspect.getdoc(value)
+        if not docstring:
+            missing.append(path)
+            continue
+        is_method = path.count(".") > name.count(".") + 1
+        # Methods of one line, and hooks whose arguments Lightning or torch define, need no Args.
+        if is_method or issubclass_of(value, (Exception,)):
+            continue
+        missing += [f"{path}({p})" for p in parameters(value) if not documented(docstring, p)]
+    assert missing == []
+
+
+def issubclass_of(value: object, kinds: tuple[type, ...]) -> bool:
+    return inspect.isclass(value) and issubclass(value, kinds)
+
+
+# --- the wheel ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    pytest.importorskip("build")
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_wheel_holds_the_package_and_its_configs(wheel):
+    names = set(wheel.namelist())
+    sources = [*PACKAGE.rglob("*.py"), PACKAGE / "py.typed"]
+    expected = {path.relative_to(ROOT).as_posix() for path in sources}
+    expected |= {
+        "audiotorch/" + path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "configs").rglob("*.yaml")
+    }
+    assert "audiotorch/configs/train.yaml" in expected
+    assert expected <= names
+    others = {name for name in names - expected if ".dist-info/" not in name}
+    assert others == set()
+
+
+def test_wheel_installs_the_command(wheel):
+    (entry_points,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
+    text = wheel.read(entry_points).decode()
+    assert "[console_scripts]" in text
+    target = re.search(r"^audiotorch\s*=\s*([\w.]+):(\w+)$", text, re.MULTILINE)
+    assert target is not None
+    assert callable(getattr(importlib.import_module(target.group(1)), target.group(2)))
+
+
+def test_wheel_says_what_it_needs(wheel):
+    (metadata,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+    text = wheel.read(metadata).decode()
+    assert re.search(r"^Requires-Python: (<3\.14,>=3\.11|>=3\.11,<3\.14)$", text, re.MULTILINE)
+    for extra in ("dev", "plot", "scale", "serve", "timm", "whisper"):
+        assert f"Provides-Extra: {extra}\n" in text
+    assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
+
+
+# --- README ---------------------------------------------------------------------------------------
+
+BLOCK = re.compile(
+    r"(<!-- not run -->\s*\n)?^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+# One process for all blocks: importing torch and lightning anew for each would take a minute.
+DRIVER = """
+import json, math, re, shlex, sys, time
+from audiotorch.cli import main
+
+def run_command(line):
+    words = shlex.split(line, comments=True)
+    assert words[0] == "audiotorch", f"only audiotorch's own commands can be run: {line}"
+    # Shorter trainings, in the same proportion: the words are what is tested.
+    shorter = lambda match: f"{match[1]}={math.ceil(int(match[2]) / 5)}"
+    words = [re.sub(r"^(trainer.max_epochs)=(\\d+)$", shorter, word) for word in words[1:]]
+    assert main(words) == 0, f"exit status is not 0: {line}"
+
+for language, text in json.load(open(sys.argv[1])):
+    started = time.perf_counter()
+    print(f"--- {language}\\n{text}", flush=True)
+    if language == "python":
+        exec(compile(text, "README.md", "exec"), {"__name__": "__main__"})
+    else:
+        for line in text.replace("\\\\\\n", " ").splitlines():
+            if line.strip() and not line.lstrip().startswith("#"):
+                run_command(line)
+    print(f"--- {time.perf_counter() - started:.1f} s", flush=True)
+print("ALL DONE")
+"""
+
+
+def readme_blocks() -> list[tuple[str, str]]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return [(language, body) for skipped, language, body in BLOCK.findall(text) if not skipped]
+
+
+def test_readme_has_every_block_understood():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    opened = [line for line in text.splitlines() if line.startswith("```")][::2]
+    assert len(BLOCK.findall(text)) == len(opened), "a block is neither python nor bash"
+    languages = [language for language, _ in readme_blocks()]
+    assert "python" in languages
+    assert "bash" in languages
+
+
+def test_readme_blocks_run_in_order(tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "blocks.json").write_text(json.dumps(readme_blocks()))
+    result = run(DRIVER, os.fspath(tmp_path / "blocks.json"), cwd=tmp_path / "work")
+    (ROOT / ".readme.log").write_text(result.stdout + result.stderr)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    assert result.stdout.endswith("ALL DONE\n")
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith(("http://", "https://")):
+            assert (ROOT / target).exists(), f"README links to {target}, which is not there"
