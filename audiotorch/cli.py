@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,7 +20,6 @@ __all__ = ["main"]
 MODEL_SUFFIXES = (".ts", ".pt2")
 DONE, SOME_FAILED, WRONG_USE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 TOP = 3
-MAX_FILE_COLUMN = 60
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return PIPE_CLOSED
+    except OSError as error:  # such as a full disk, or a folder without permission
+        _complain(str(error))
+        return WRONG_USE
     except KeyboardInterrupt:
         _complain("interrupted")
         return INTERRUPTED
@@ -161,7 +162,8 @@ def _info(options: argparse.Namespace) -> int:
         for row in rows:
             print(json.dumps(row))
     else:
-        _print_audio_table([row for row in rows if "codec" in row])
+        if audio := [row for row in rows if "codec" in row]:
+            _print_audio_table(audio)
         for row in rows:
             if "labels" in row:
                 _print_model(row)
@@ -183,8 +185,6 @@ def _describe(file: str) -> dict[str, Any]:
 
 
 def _print_audio_table(rows: Sequence[dict[str, Any]]) -> None:
-    if not rows:
-        return
     width = _file_width(row["file"] for row in rows)
     print(f"{'file':{width}}  {'Hz':>6}  channels  {'seconds':>9}  container  codec")
     for row in rows:
@@ -197,13 +197,11 @@ def _print_audio_table(rows: Sequence[dict[str, Any]]) -> None:
 def _print_model(row: dict[str, Any]) -> None:
     print(_escape(row["file"]))
     for key, value in row.items():
-        if key in ("file", "format"):
-            continue
         if key == "labels":
-            text = f"{len(value)}: {', '.join(value)}"
-        else:
-            text = value if isinstance(value, str) else json.dumps(value)
-        print(f"  {key:14}  {_escape(text)}")
+            value = f"{len(value)}: {', '.join(value)}"
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if key not in ("file", "format"):
+            print(f"  {key:14}  {_escape(text)}")
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -224,7 +222,8 @@ def _predict(options: argparse.Namespace) -> int:
     if not options.json:
         print(f"{'file':{width}}  {'label':{label_width}}  confidence  top {TOP}")
     with progress:
-        for chunk in _chunks(files, options.batch_size):
+        for start in range(0, len(files), options.batch_size):
+            chunk = files[start : start + options.batch_size]
             answers = predict(module, chunk, device=options.device, batch_size=options.batch_size)
             progress.clear()
             for answer in answers:
@@ -290,12 +289,16 @@ def _find_audio(sources: Iterable[str]) -> list[str]:
 
 
 def _walk(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         # Hidden: thumbnails' and synchronisers' folders, macOS's "._clip.wav" beside clip.wav.
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if name.lower().endswith(suffixes) and not name.startswith("."):
                 yield os.path.join(parent, name)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise error
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -330,12 +333,6 @@ def _training_metrics(checkpoint: Path) -> dict[str, Any]:
     return metrics if isinstance(metrics, dict) else {}
 
 
-def _chunks(files: Sequence[str], size: int) -> Iterator[list[str]]:
-    rest = iter(files)
-    while chunk := list(islice(rest, size)):
-        yield chunk
-
-
 def _escape(text: str) -> str:
     r"""Write out what a terminal would obey rather than show, `\x1b` for the escape character."""
     return "".join(
@@ -345,7 +342,7 @@ def _escape(text: str) -> str:
 
 
 def _file_width(files: Iterable[str]) -> int:
-    return min(MAX_FILE_COLUMN, max([len("file"), *(len(_escape(file)) for file in files)]))
+    return max([len("file"), *(len(_escape(file)) for file in files)])
 
 
 def _complain(text: str) -> None:
@@ -369,10 +366,7 @@ def _silence_stdout() -> None:
 
 
 class _Progress:
-    """A bar on stderr, when that is a terminal; nothing otherwise.
-
-    It is wiped before results are printed, which may go to the same terminal.
-    """
+    """A bar on stderr if that is a terminal; wiped before results, which may go there too."""
 
     def __init__(self, total: int) -> None:
         self._total = total

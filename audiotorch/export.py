@@ -120,10 +120,9 @@ def load_pipeline(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
     try:
         # torch does not look at the archive's checksums: a flipped bit would be a wrong weight.
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-        return _reload(Path(path))
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        return _load_script(path)
     except (zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
         raise DecodeError(
             f"{os.fspath(path)!r} is damaged and does not load ({_first_line(error)}): "
@@ -135,8 +134,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what an exported file says about itself, without loading the model.
 
     Keys: `format` ("audiotorch"), `format_version`, `container` ("torchscript" or
-    "torch.export"), `task`, `labels`, `sample_rate` (Hz), `min_duration` (seconds), `preprocess`,
-    `features` and `model` (class and settings of each), `n_parameters`, `metrics`, `versions`.
+    "torch.export"), `task`, `labels`, `sample_rate` (Hz), `min_duration` (seconds), `preprocess` (a
+    list), `features` and `model` (class and settings of each), `n_parameters`, `metrics`, `versions`.
 
     Args:
         path: a `.ts` or `.pt2` file that `export` wrote.
@@ -155,9 +154,9 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         with zipfile.ZipFile(name) as archive:
             content, is_program = _extract_metadata(archive)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        reason = f"{error}".strip() or type(error).__name__
         raise DecodeError(
-            f"{name!r} is not a model file, or is truncated ({reason}); {remedy}, or copy it again"
+            f"{name!r} is not a model file, or is truncated ({_first_line(error)}); "
+            f"{remedy}, or copy it again"
         ) from error
     try:
         metadata = json.loads(content)
@@ -188,12 +187,10 @@ def _check_path(path: Path) -> Path:
     if path.suffix != ".ts":
         raise ParameterError(f"path={os.fspath(path)!r}: must end in .ts; the .pt2 goes beside it")
     if not path.parent.is_dir():
-        raise ParameterError(
-            f"path={os.fspath(path)!r}: the directory does not exist; make it first"
-        )
-    for taken in (path, path.with_suffix(".pt2")):
-        if taken.is_dir():
-            raise ParameterError(f"path={os.fspath(taken)!r}: is a directory; choose another name")
+        raise ParameterError(f"path={os.fspath(path)!r}: its directory is missing; make it first")
+    for file in (path, path.with_suffix(".pt2")):
+        if file.is_dir():
+            raise ParameterError(f"path={os.fspath(file)!r}: is a directory; choose another name")
     return path
 
 
@@ -205,10 +202,8 @@ def _with_input_rate(pipeline: Pipeline, rate: int) -> Pipeline:
     return pipeline
 
 
-def _describe(module: nn.Module | None) -> dict[str, Any] | None:
+def _describe(module: nn.Module) -> dict[str, Any]:
     """Class name and plain settings of a module and, nested, of the modules inside it."""
-    if module is None:
-        return None
     settings: dict[str, Any] = {"type": type(module).__name__}
     for name, value in vars(module).items():
         if not name.startswith("_") and name != "training" and _is_plain(value):
@@ -219,9 +214,8 @@ def _describe(module: nn.Module | None) -> dict[str, Any] | None:
 
 
 def _is_plain(value: object) -> bool:
-    if isinstance(value, list | tuple):
-        return all(isinstance(item, bool | int | float | str) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)
+    items = value if isinstance(value, list | tuple) else [value]
+    return all(item is None or isinstance(item, bool | int | float | str) for item in items)
 
 
 def _without_nan(value: Any) -> Any:
@@ -241,7 +235,7 @@ def _encode_metadata(pipeline: Pipeline, metrics: Mapping[str, Any] | None) -> s
         "labels": list(pipeline.labels),
         "sample_rate": pipeline.sample_rate,
         "min_duration": pipeline.min_duration,
-        "preprocess": _describe(pipeline.preprocess),
+        "preprocess": [_describe(step) for step in pipeline.preprocess.steps],
         "features": _describe(pipeline.features),
         "model": {"type": type(pipeline.model).__name__},
         "n_parameters": sum(parameter.numel() for parameter in pipeline.parameters()),
@@ -359,10 +353,14 @@ def _check_file(path: Path, cases: Iterable[_Case]) -> None:
 
 
 def _reload(path: Path) -> nn.Module:
-    if path.suffix == ".pt2":
-        from torch.export import load
+    if path.suffix == ".ts":
+        return _load_script(path)
+    from torch.export import load
 
-        return load(os.fspath(path)).module()
+    return load(os.fspath(path)).module()
+
+
+def _load_script(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:
     with _ignore_torchscript_deprecation():
         return torch.jit.load(os.fspath(path), map_location="cpu")
 

@@ -13,10 +13,11 @@ import torch
 
 from audiotorch import cli
 from audiotorch.cli import main
-from audiotorch.export import export
+from audiotorch.export import export, read_metadata
 from audiotorch.features import SpectrogramImage
 from audiotorch.models import CNN
 from audiotorch.pipeline import Pipeline
+from audiotorch.training.checkpoint import build_pipeline
 
 RATE = 8000
 LABELS = ["dog", "rain", "clock", "sea"]
@@ -197,7 +198,7 @@ def test_info_as_json_goes_on_after_a_bad_file(run_folder, clips, capsys):
     files = [str(clips / "a.flac"), str(bad), str(run_folder / "model.pt2")]
     assert main(["info", *files, "--json"]) == 1
     audio, error, model = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    assert (audio["file"], audio["sample_rate"], audio["codec"]) == (files[0], 16000, "PCM_16")
+    assert (audio["file"], audio["sample_rate"], audio["codec"]) == (files[0], 16000, "FLAC")
     assert set(error) == {"file", "error"}
     assert model["labels"] == LABELS
     assert model["metrics"] == {"test/acc": 0.75}
@@ -208,6 +209,74 @@ def test_info_reports_bad_files_on_stderr(clips, capsys):
     out, err = capsys.readouterr()
     assert "a.flac" in out
     assert "missing.wav" in one_line(err)
+
+
+@pytest.fixture
+def trained(tmp_path) -> Path:
+    """A run directory whose checkpoint, written as training writes it, was not exported yet."""
+    config = {
+        "data": {"sample_rate": RATE},
+        "features": {
+            "_target_": "audiotorch.features.SpectrogramImage",
+            "sample_rate": RATE,
+            "n_fft": 512,
+            "hop_length": 128,
+            "n_mels": 32,
+        },
+        "model": {"_target_": "audiotorch.models.CNN", "channels": [4, 8], "init_from": None},
+        "pipeline": {"_target_": "audiotorch.pipeline.Pipeline", "min_duration": 0.25},
+    }
+    pipeline = build_pipeline(config, LABELS)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    checkpoint = {
+        "state_dict": {f"pipeline.{k}": v for k, v in pipeline.state_dict().items()},
+        "audiotorch": {"labels": LABELS, "config": config},
+    }
+    torch.save(checkpoint, tmp_path / "run" / "checkpoints" / "best.ckpt")
+    (tmp_path / "run" / "metrics.json").write_text('{"val/acc": 0.5}')
+    return tmp_path / "run"
+
+
+def test_export_writes_a_checkpoint_as_a_model(trained, tmp_path, capsys):
+    out = tmp_path / "phone.ts"
+    command = ["export", str(trained), "--out", str(out), "--input-sample-rate", "16000"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.split()[0] == str(out)
+    metadata = read_metadata(out)
+    assert metadata["sample_rate"] == 16000
+    assert metadata["labels"] == LABELS
+    assert metadata["min_duration"] == 0.25
+    assert metadata["metrics"] == {"val/acc": 0.5}
+    assert out.with_suffix(".pt2").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "model.pth"], r"model\.pth.*must end in \.ts"),
+        (["--out", "missing/model.ts"], r"its directory is missing"),
+        (["--input-sample-rate", "0"], r"--input-sample-rate: '0': must be"),
+        (["--input-sample-rate", "8001"], r"new_freq=8000: their ratio"),
+    ],
+)
+def test_export_refuses_in_one_line(trained, tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(trained), *arguments]) == 2
+    assert re.search(message, one_line(capsys.readouterr().err))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "metrics"])
+def test_export_tells_a_damaged_run(trained, tmp_path, capsys, part):
+    checkpoint = trained / "checkpoints" / "best.ckpt"
+    if part == "checkpoint":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    else:
+        (trained / "metrics.json").write_text("{")
+    assert main(["export", str(trained), "--out", str(tmp_path / "model.ts")]) == 2
+    name = {"checkpoint": "best.ckpt", "metrics": "metrics.json"}[part]
+    assert name in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "model.ts").exists()
 
 
 def test_train_hands_its_arguments_on(monkeypatch):
@@ -269,6 +338,15 @@ def test_progress_bar_is_for_terminals_only(run_folder, clips, capsys, monkeypat
     assert "3/3" in err
     assert "\r" not in out
     assert err.endswith("\r\x1b[K")
+
+
+def test_folder_that_cannot_be_listed_is_told(run_folder, clips, capsys, monkeypatch):
+    def scandir(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert main(["predict", str(run_folder), str(clips)]) == 2
+    assert "Permission denied" in one_line(capsys.readouterr().err)
 
 
 def test_interrupt_is_status_130(run_folder, clips, capsys, monkeypatch):

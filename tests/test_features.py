@@ -19,6 +19,20 @@ from contract import (
     peak_error,
     row_error,
 )
+from references import (
+    HOP,
+    NINE_FRAMES,
+    band_image,
+    clip_image,
+    dataset_image,
+    fitted_image,
+    log_mel,
+    mel_of,
+    mfcc_of,
+    pooled,
+    stretched_image,
+    with_deltas,
+)
 
 from audiotorch import features
 from audiotorch.features import (
@@ -32,7 +46,6 @@ from audiotorch.features import (
     StatisticsPooling,
 )
 
-HOP = 512
 SHARE_OF_PEAK = {torch.float64: 1e-7, torch.float32: 1e-5}
 DECIBELS = {torch.float64: 1e-7, torch.float32: 2e-3}
 # Means over a few hundred frames and float32's rounding of the answer.
@@ -40,72 +53,10 @@ STATISTICS = {torch.float64: 1e-12, torch.float32: 1e-6}
 SHARE_OF_RANGE = {torch.float64: 1e-9, torch.float32: 1e-5}
 # 2e-3 dB of an image that spreads by 10 dB; its deltas are smaller than the image.
 NORMALIZED = {torch.float64: 1e-8, torch.float32: 2e-4}
-NINE_FRAMES = 8 * HOP
 
 
 def centred_frames(n: int) -> int:
     return 1 + n // HOP
-
-
-def mel_of(y: np.ndarray, rate: int, n_mels: int = 128) -> np.ndarray:
-    return librosa.feature.melspectrogram(y=y, sr=rate, n_mels=n_mels)
-
-
-def mfcc_of(y: np.ndarray, rate: int) -> np.ndarray:
-    return librosa.feature.mfcc(y=np.pad(y, (0, max(0, NINE_FRAMES - len(y)))), sr=rate)
-
-
-def with_deltas(x: np.ndarray) -> np.ndarray:
-    return np.stack([x, librosa.feature.delta(x), librosa.feature.delta(x, order=2)])
-
-
-def pooled(x: np.ndarray) -> np.ndarray:
-    return np.concatenate([x.mean(-1), x.std(-1), x.min(-1), x.max(-1)], axis=-1)
-
-
-def log_mel(y: np.ndarray, rate: int) -> np.ndarray:
-    return librosa.power_to_db(mel_of(y, rate, 64))
-
-
-def clip_image(y: np.ndarray, rate: int) -> np.ndarray:
-    db = log_mel(y, rate)
-    return ((db - db.mean()) / max(db.std(), 1e-3))[None]
-
-
-def band_image(db: np.ndarray) -> np.ndarray:
-    centred = db - db.mean(axis=1, keepdims=True)
-    return centred / max(centred.std(), 1e-3)
-
-
-def stretched_image(y: np.ndarray, rate: int) -> np.ndarray:
-    mel = mel_of(y, rate, 64)
-    level = mel.sum(axis=0)
-    kept = np.flatnonzero(level >= level.max() * 10 ** (-40 / 10))
-    position = np.linspace(kept[0], kept[-1], 24)
-    frames = np.arange(mel.shape[1])
-    db = librosa.power_to_db(mel)
-    return with_deltas(band_image(np.stack([np.interp(position, frames, band) for band in db])))
-
-
-def training_clips(rate: int) -> np.ndarray:
-    clips = np.random.default_rng(rate).standard_normal((3, rate))
-    return clips * np.array([[1e-3], [0.1], [0.3]])
-
-
-def fitted_image(rate: int) -> SpectrogramImage:
-    waveform = torch.from_numpy(training_clips(rate))
-    module = SpectrogramImage(rate, normalize="dataset")
-    # In float64, so that only the buffers' own precision stands between us and numpy.
-    return module.fit([(waveform, torch.tensor([rate, rate // 2, rate]))])
-
-
-def dataset_image(y: np.ndarray, rate: int) -> np.ndarray:
-    clips = training_clips(rate)
-    frames = [clips[0], clips[1, : rate // 2], clips[2]]
-    training = np.concatenate([log_mel(clip, rate) for clip in frames], axis=1)
-    mean = training.mean(axis=1, keepdims=True).astype(np.float32)
-    std = training.std(axis=1, keepdims=True).astype(np.float32)
-    return ((log_mel(y, rate) - mean) / std)[None]
 
 
 TINY = {"sample_rate": 8000, "n_fft": 16, "hop_length": 4}
@@ -206,10 +157,9 @@ ROWS = [
         "Spectrogram, mirrored ends",
         build=lambda rate: Spectrogram(rate, pad_mode="reflect"),
         tiny=lambda: Spectrogram(**TINY, pad_mode="reflect"),
-        reference=lambda y, rate: np.abs(
-            librosa.stft(np.pad(y, 1024, mode="reflect"), center=False)
-        )
-        ** 2,
+        reference=lambda y, rate: (
+            np.abs(librosa.stft(np.pad(y, 1024, mode="reflect"), center=False)) ** 2
+        ),
         error=peak_error,
         tolerance=SHARE_OF_PEAK,
         formula=centred_frames,
@@ -335,7 +285,9 @@ ROWS = [
         tiny=lambda: SpectrogramImage(**TINY, n_mels=4, normalize="none"),
         tolerance=DECIBELS,
     ),
-    image_row("clip", SpectrogramImage, clip_image, tiny=lambda: SpectrogramImage(**TINY, n_mels=4)),
+    image_row(
+        "clip", SpectrogramImage, clip_image, tiny=lambda: SpectrogramImage(**TINY, n_mels=4)
+    ),
     image_row(
         "band and deltas",
         lambda rate: SpectrogramImage(rate, normalize="band", deltas=True),

@@ -1,5 +1,6 @@
 """Audio files to waveforms and back: `load`, `info`, `save`, over libsndfile and soxr."""
 
+import collections
 import math
 import os
 import uuid
@@ -37,6 +38,9 @@ AUDIO_SUFFIXES: tuple[str, ...] = (*_WRITERS, ".aifc", ".wave", ".snd", ".sph", 
 """Lower-case suffixes of the files that `load` reads; folder scans go by them."""
 
 _BLOCK = 1 << 16  # frames a write call handles
+# An MP3 frame draws on bits of up to nine before it: after a seek, decoded without them, it is
+# silence.
+_MP3_LEAD_IN = 10 * 1152
 _FLOATING = ("FLOAT", "DOUBLE")
 
 
@@ -220,7 +224,9 @@ def _read_part(
     if 0 < reader.frames <= start:
         raise _past_end(reader, offset, reader.frames)
     if start:
-        reader.seek(start)
+        lead_in = min(start, _MP3_LEAD_IN) if reader.format == "MP3" else 0
+        reader.seek(start - lead_in)
+        collections.deque(reader.frames_from_here(lead_in), maxlen=0)
     rest = max(0, reader.frames - start)
     expected = rest if limit is None else min(rest, limit)
     samples = np.empty((expected, reader.channels), np.float32)

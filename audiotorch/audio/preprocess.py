@@ -40,7 +40,7 @@ class ToMono(nn.Module):
         """Average the axis before the last."""
         if waveform.dim() < 2:
             raise ParameterError(
-                "waveform of shape {}: must be (..., channel, time)".format(list(waveform.shape))
+                f"waveform of shape {list(waveform.shape)}: must be (..., channel, time)"
             )
         return waveform.mean(dim=-2)
 
@@ -126,7 +126,9 @@ class Resample(nn.Module):
         # soxr gives the rounded length, librosa follows it by zeros up to the next whole sample.
         n_heard = (2 * waveform.shape[-1] * self.n_out + self.n_in) // (2 * self.n_in)
         resampled = pad(resampled[:, :n_heard], [0, n_new - n_heard])
-        resampled = resampled.reshape(list(waveform.shape[:-1]) + [n_new])
+        shape = list(waveform.shape)
+        shape[-1] = n_new
+        resampled = resampled.reshape(shape)
         if lengths is None:
             return resampled, None
         heard = torch.div(
@@ -255,15 +257,13 @@ def _smallest_normal(dtype: torch.dtype) -> float:
 def _check_clips(waveform: Tensor, lengths: Optional[Tensor]) -> None:
     if waveform.dim() < 1 or not waveform.is_floating_point():
         raise ParameterError(
-            "waveform of shape {} and {}: must be a float tensor (..., time)".format(
-                list(waveform.shape), waveform.dtype
-            )
+            f"waveform of shape {list(waveform.shape)} and {waveform.dtype}: "
+            "must be a float tensor (..., time)"
         )
     if lengths is not None and list(lengths.shape) != list(waveform.shape[:-1]):
         raise ParameterError(
-            "lengths of shape {}: must be one per clip, {}".format(
-                list(lengths.shape), list(waveform.shape[:-1])
-            )
+            f"lengths of shape {list(lengths.shape)}: "
+            f"must be one per clip, {list(waveform.shape[:-1])}"
         )
 
 

@@ -110,7 +110,7 @@ def pad_ends(waveform: Tensor, lengths: Optional[Tensor], size: int, mode: str) 
         lengths: int64, samples of each clip; `None` = all full.
         size: samples added on each side.
         mode: `"reflect"` mirrors without repeating the end, again and again where a clip is
-            shorter than `size`; `"replicate"` repeats the end.
+            shorter than `size`; `"edge"` repeats the end.
 
     Shape:
         - Input: `(..., time)` and `(...)`

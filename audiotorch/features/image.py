@@ -19,7 +19,7 @@ __all__ = ["SpectrogramImage"]
 
 _NORMALIZE = ("clip", "band", "dataset", "none")
 # Below this spread (dB) a clip is constant: dividing would only blow up rounding.
-_MIN_SPREAD_DB = 1e-3
+_MIN_SPREAD_DB = 0.5
 
 
 class SpectrogramImage(nn.Module):

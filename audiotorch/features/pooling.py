@@ -77,7 +77,9 @@ class MFCCStatistics(nn.Module):
         hop_length: samples between frames.
         n_mfcc: coefficients.
         statistics: as `StatisticsPooling`.
-        mel: further settings of `MelSpectrogram`, such as `n_mels` and `fmax`.
+        n_mels: mel bands.
+        fmin: lowest frequency, Hz.
+        fmax: highest frequency, Hz; `None` = half the sample rate.
 
     Shape:
         - Input: `(batch, time)` and lengths `(batch,)` in samples, at least 8 hops each

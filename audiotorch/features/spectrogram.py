@@ -37,7 +37,7 @@ class Spectrogram(nn.Module):
         win_length: samples of the window, at most `n_fft`, which is the default.
         window: name of the window, for `scipy.signal.get_window`.
         center: pad `n_fft // 2` samples on each side.
-        pad_mode: `"constant"` (zeros), `"reflect"` or `"replicate"`.
+        pad_mode: `"constant"` (zeros), `"reflect"` or `"edge"`.
         power: exponent of the magnitude; 2 = power, 1 = magnitude.
 
     Shape:
@@ -80,9 +80,9 @@ class Spectrogram(nn.Module):
         for name, value in sizes.items():
             if not value > 0:
                 raise ParameterError(f"{name}={value}: must be greater than 0")
-        if pad_mode not in ("constant", "reflect", "replicate"):
+        if pad_mode not in ("constant", "reflect", "edge"):
             raise ParameterError(
-                f"pad_mode={pad_mode!r}: must be 'constant', 'reflect' or 'replicate'"
+                f"pad_mode={pad_mode!r}: must be 'constant', 'reflect' or 'edge'"
             )
         self.sample_rate = sample_rate
         self.n_fft = n_fft
@@ -110,9 +110,7 @@ class Spectrogram(nn.Module):
     def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the spectrogram; shapes and errors as in the class docstring."""
         waveform = mask_samples(waveform, lengths)
-        spectrum = stft(
-            waveform, self.window, self.hop_length, self.center, self.pad_mode, lengths
-        )
+        spectrum = stft(waveform, self.window, self.hop_length, self.center, self.pad_mode, lengths)
         if self.power == 2.0:
             specgram = spectrum.real.square() + spectrum.imag.square()
         else:
@@ -360,12 +358,15 @@ class Delta(nn.Module):
         # Frame t is fitted in the window that starts at s, and stands at o = t - s inside it.
         start = torch.minimum((frame - self.width // 2).clamp(min=0), last - self.width)
         offset = (frame - start).clamp(max=self.width - 1)
-        weights = self.weights.to(feature.dtype)[offset].unsqueeze(-3)
+        weights = self.weights.double()[offset].unsqueeze(-3)
         position = start.unsqueeze(-1) + torch.arange(self.width, device=feature.device)
         position = position.flatten(-2).unsqueeze(-2)
         position = position.expand(feature.shape[:-1] + position.shape[-1:])
         windows = feature.gather(-1, position).unflatten(-1, (n_frames, self.width))
-        # The weights sum to 0: taking one frame off changes nothing but the rounding.
+        # In float64: where the terms nearly cancel, float32 leaves too little. The weights sum to
+        # 0, so taking one frame off changes nothing, but keeps the delta of a constant at 0.
+        windows = windows.double()
         middle = self.width // 2
         windows = windows - windows[..., middle : middle + 1]
-        return mask_frames((windows * weights).sum(dim=-1), frame_counts)
+        delta = (windows * weights).sum(dim=-1).to(feature.dtype)
+        return mask_frames(delta, frame_counts)

@@ -33,6 +33,7 @@ class MLP(nn.Module):
         ParameterError: fewer than one class, or an `input_shape` of neither kind.
 
     Example:
+        >>> import torch
         >>> MLP(3, (240,)).eval()(torch.zeros(2, 240), torch.tensor([44, 44])).shape
         torch.Size([2, 3])
     """

@@ -3,7 +3,7 @@
 import heapq
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import lightning as L
@@ -14,9 +14,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from audiotorch.data.datamodule import Batch
+from audiotorch.training.figures import confusion_picture
 from audiotorch.training.tasks import ClassificationTask
 
-__all__ = ["Drawings", "confusion_figure", "flatten"]
+__all__ = ["Drawings", "flatten"]
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Drawings(Callback):
             return
         step = trainer.global_step
         matrix = np.asarray(task.scores["val"]["confusion_matrix"])
-        picture = confusion_figure(matrix, list(task.pipeline.labels))
+        picture = confusion_picture(matrix, list(task.pipeline.labels))
         writer.add_image("val/confusion_matrix", picture, step, dataformats="HWC")
         for rank, (loss, _, text, clip) in enumerate(self.worst, start=1):
             tag = f"val_errors/{rank}"
@@ -96,37 +97,6 @@ class Drawings(Callback):
         total = trainer.max_epochs or 1
         epoch = trainer.current_epoch + 1
         return epoch >= total or epoch % max(1, total // _DRAWINGS) == 0
-
-
-def confusion_figure(matrix: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """Draw a confusion matrix, rows scaled to shares of their class.
-
-    Args:
-        matrix: clips by true class (row) and answer (column).
-        labels: the classes.
-
-    Returns:
-        The picture, uint8 `(height, width, 3)`.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    size = 2.0 + 0.45 * len(labels)
-    figure = Figure(figsize=(size, size), dpi=80, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    # A dollar sign in a class name must not start a formula.
-    names = [label.replace("$", r"\$") for label in labels]
-    axes.set_xticks(range(len(labels)), names, rotation=90)
-    axes.set_yticks(range(len(labels)), names)
-    axes.set(xlabel="answer", ylabel="true class")
-    for row, column in np.argwhere(matrix > 0):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 # What Lightning says to developers, and a user of audiotorch can do nothing about.
 _NOISE = (
+    r".*is smaller than the logging interval.*",
     r".*defined a `validation_step` but have no `val_dataloader`.*",
     r".*does not have many workers.*",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",

@@ -188,7 +188,13 @@ class ClassificationTask(L.LightningModule):
             label_smoothing=self.label_smoothing,
         )
         self.log(
-            "train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(target)
+            "train/loss",
+            loss,
+            on_step=True,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=len(target),
+            sync_dist=True,
         )
         return loss
 
@@ -254,9 +260,9 @@ class ClassificationTask(L.LightningModule):
         scores["confusion_matrix"] = confusion.tolist()
         self.scores[stage] = scores
         for name in ("acc", "f1", "ece"):
-            self.log(f"{stage}/{name}", scores[name], prog_bar=name == "acc")
+            self.log(f"{stage}/{name}", scores[name], prog_bar=name == "acc", sync_dist=True)
         recalls = {f"{stage}/recall/{k}": v for k, v in scores["recall"].items() if v is not None}
-        self.log_dict(recalls)
+        self.log_dict(recalls, sync_dist=True)
 
     def use_average(self) -> None:
         """Put the averaged weights, if they are on, into the Pipeline."""
@@ -298,12 +304,15 @@ def _class_weights(choice: str | None, counts: Tensor | None) -> Tensor | None:
 
 
 def _metrics(n_classes: int) -> MetricCollection:
+    # Every process of a distributed run evaluates every clip: there is nothing to add up.
+    alone: dict[str, Any] = {"sync_on_compute": False}
+    bins = _CALIBRATION_BINS
     return MetricCollection(
         {
-            "acc": MulticlassAccuracy(n_classes, average="micro"),
-            "f1": MulticlassF1Score(n_classes, average="macro"),
-            "ece": MulticlassCalibrationError(n_classes, n_bins=_CALIBRATION_BINS),
-            "confusion_matrix": MulticlassConfusionMatrix(n_classes),
+            "acc": MulticlassAccuracy(n_classes, average="micro", **alone),
+            "f1": MulticlassF1Score(n_classes, average="macro", **alone),
+            "ece": MulticlassCalibrationError(n_classes, n_bins=bins, **alone),
+            "confusion_matrix": MulticlassConfusionMatrix(n_classes, **alone),
         },
         compute_groups=False,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import audiotorch
 from audiotorch.data.datamodule import AudioDataModule
+from audiotorch.errors import ParameterError
 from audiotorch.export import export
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.build import build
@@ -32,6 +34,7 @@ from audiotorch.training.checkpoint import (
 )
 from audiotorch.training.drawings import Drawings, flatten
 from audiotorch.training.entry import run_hydra
+from audiotorch.training.figures import confusion_picture, predictions_picture, write_picture
 from audiotorch.training.progress import progress, quiet
 from audiotorch.training.tasks import ClassificationTask
 
@@ -55,11 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _job(config: DictConfig) -> float | None:
     """One run, and what it prints; returns what a sweep compares."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if not _is_first_process():
+        logging.getLogger().setLevel(logging.ERROR)
     metrics = train(config, run_dir)
     if _is_first_process():
         _report(metrics, run_dir)
     value = metrics.get(config.objective)
-    return float(value) if isinstance(value, int | float) else None
+    if isinstance(value, int | float):
+        return float(value)
+    if HydraConfig.get().runtime.choices.get("sweep") is not None:
+        raise ParameterError(
+            f"objective={config.objective!r}: must be a figure of metrics.json that is a number, "
+            "such as val/acc; a run without validation has none under val/"
+        )
+    return None
 
 
 def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -67,8 +79,8 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
 
     Args:
         config: the composed configuration, see `configs/train.yaml`.
-        run_dir: where `model.ts model.pt2 metrics.json config.yaml checkpoints/ tb/` go; made when
-            missing.
+        run_dir: where `model.ts model.pt2 metrics.json config.yaml checkpoints/ tb/ figures/` go;
+            made when missing.
 
     Returns:
         What `metrics.json` holds: figures of the exported weights under flat names such as
@@ -103,6 +115,7 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
     metrics["seconds"] = round(time.perf_counter() - start, 1)
     if trainer.is_global_zero:
         _write_results(run_dir, pipeline, metrics, plain, trainer)
+        _draw(run_dir / "figures", pipeline, data, metrics)
     trainer.strategy.barrier()
     return metrics
 
@@ -228,6 +241,16 @@ def _write_results(
             logger.finalize("success")
 
 
+def _draw(folder: Path, pipeline: Pipeline, data: AudioDataModule, metrics: dict[str, Any]) -> None:
+    """Pictures of the test, or of the validation where there is none."""
+    stage, clips = ("test", data.test_set) if len(data.test_set) else ("val", data.val_set)
+    if len(clips):
+        matrix = np.asarray(metrics[f"{stage}/confusion_matrix"])
+        write_picture(confusion_picture(matrix, data.labels), folder / "confusion.png")
+        picture = predictions_picture(pipeline.cpu().eval(), clips)
+        write_picture(picture, folder / "predictions.png")
+
+
 def _write(path: Path, text: str) -> None:
     """Write a file that is complete or not there."""
     if not _is_first_process():
@@ -251,6 +274,8 @@ def _report(metrics: dict[str, Any], run_dir: Path) -> None:
     if "test/acc" in metrics:
         print(f"test accuracy: {metrics['test/acc']:.4g}")
     print(f"model: {run_dir / 'model.ts'}")
+    if (run_dir / "figures").is_dir():
+        print(f"figures: {run_dir / 'figures'}")
     print(f"curves: tensorboard --logdir {run_dir / 'tb'}")
     print(f"run directory: {run_dir}", flush=True)
 

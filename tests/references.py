@@ -1,0 +1,71 @@
+"""What each feature must be, by librosa and numpy: one clip in, its feature out."""
+
+import librosa
+import numpy as np
+import torch
+
+from audiotorch.features import SpectrogramImage
+
+HOP = 512
+NINE_FRAMES = 8 * HOP
+
+
+def mel_of(y: np.ndarray, rate: int, n_mels: int = 128) -> np.ndarray:
+    return librosa.feature.melspectrogram(y=y, sr=rate, n_mels=n_mels)
+
+
+def mfcc_of(y: np.ndarray, rate: int) -> np.ndarray:
+    return librosa.feature.mfcc(y=np.pad(y, (0, max(0, NINE_FRAMES - len(y)))), sr=rate)
+
+
+def with_deltas(x: np.ndarray) -> np.ndarray:
+    return np.stack([x, librosa.feature.delta(x), librosa.feature.delta(x, order=2)])
+
+
+def pooled(x: np.ndarray) -> np.ndarray:
+    return np.concatenate([x.mean(-1), x.std(-1), x.min(-1), x.max(-1)], axis=-1)
+
+
+def log_mel(y: np.ndarray, rate: int) -> np.ndarray:
+    return librosa.power_to_db(mel_of(y, rate, 64))
+
+
+def clip_image(y: np.ndarray, rate: int) -> np.ndarray:
+    db = log_mel(y, rate)
+    return ((db - db.mean()) / max(db.std(), 1e-3))[None]
+
+
+def band_image(db: np.ndarray) -> np.ndarray:
+    centred = db - db.mean(axis=1, keepdims=True)
+    return centred / max(centred.std(), 1e-3)
+
+
+def stretched_image(y: np.ndarray, rate: int) -> np.ndarray:
+    mel = mel_of(y, rate, 64)
+    level = mel.sum(axis=0)
+    kept = np.flatnonzero(level >= level.max() * 10 ** (-40 / 10))
+    position = np.linspace(kept[0], kept[-1], 24)
+    frames = np.arange(mel.shape[1])
+    db = librosa.power_to_db(mel)
+    return with_deltas(band_image(np.stack([np.interp(position, frames, band) for band in db])))
+
+
+def training_clips(rate: int) -> np.ndarray:
+    clips = np.random.default_rng(rate).standard_normal((3, rate))
+    return clips * np.array([[1e-3], [0.1], [0.3]])
+
+
+def fitted_image(rate: int) -> SpectrogramImage:
+    waveform = torch.from_numpy(training_clips(rate))
+    module = SpectrogramImage(rate, normalize="dataset")
+    # In float64, so that only the buffers' own precision stands between us and numpy.
+    return module.fit([(waveform, torch.tensor([rate, rate // 2, rate]))])
+
+
+def dataset_image(y: np.ndarray, rate: int) -> np.ndarray:
+    clips = training_clips(rate)
+    frames = [clips[0], clips[1, : rate // 2], clips[2]]
+    training = np.concatenate([log_mel(clip, rate) for clip in frames], axis=1)
+    mean = training.mean(axis=1, keepdims=True).astype(np.float32)
+    std = training.std(axis=1, keepdims=True).astype(np.float32)
+    return ((log_mel(y, rate) - mean) / std)[None]

@@ -1,0 +1,73 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from audiotorch.features import MFCC, Delta, MFCCStatistics, StatisticsPooling
+
+NAMES = ("mean", "std", "min", "max")
+
+
+@pytest.mark.parametrize(
+    "statistics", [s for n in (1, 2, 4) for s in itertools.combinations(NAMES, n)]
+)
+def test_any_subset_in_the_order_asked_for(statistics):
+    x = torch.randn(5, 3, 17, dtype=torch.float64)
+    order = statistics[::-1]
+    expected = np.concatenate([getattr(np, name)(x.numpy(), axis=-1) for name in order], axis=-1)
+    np.testing.assert_allclose(StatisticsPooling(order)(x), expected, atol=1e-13)
+
+
+@pytest.mark.parametrize("padding", [0.0, 1e9, torch.nan, torch.inf])
+def test_padding_changes_nothing(padding):
+    x = torch.randn(3, 4, 20)
+    counts = torch.tensor([20, 7, 1])
+    padded = torch.full((3, 4, 31), padding)
+    for clip, whole, count in zip(x, padded, counts.tolist(), strict=True):
+        whole[:, :count] = clip[:, :count]
+    pooled = StatisticsPooling()(padded, counts)
+    for clip, answer, count in zip(x, pooled, counts.tolist(), strict=True):
+        torch.testing.assert_close(answer, StatisticsPooling()(clip[:, :count]))
+
+
+def test_constant_row_has_no_spread():
+    pooled = StatisticsPooling()(torch.full((2, 6), -3.0))
+    assert pooled.tolist() == [-3.0, -3.0, 0.0, 0.0, -3.0, -3.0, -3.0, -3.0]
+
+
+def test_small_spread_on_a_large_mean_survives_float32():
+    x = torch.tensor([[1000.0, 1000.5] * 50])
+    assert StatisticsPooling(["std"])(x).item() == pytest.approx(0.25, rel=1e-4)
+
+
+def test_clip_without_frames_gives_0():
+    pooled = StatisticsPooling()(torch.randn(2, 3, 9), torch.tensor([9, 0]))
+    assert (pooled[1] == 0).all()
+    assert (pooled[0] != 0).all()
+
+
+def test_frames_in_another_order_pool_to_the_same():
+    x = torch.randn(3, 50, dtype=torch.float64)
+    torch.testing.assert_close(
+        StatisticsPooling()(x), StatisticsPooling()(x[:, torch.randperm(50)])
+    )
+
+
+def test_vector_holds_mfcc_then_deltas_each_with_all_statistics():
+    waveform = torch.randn(2, 11025)
+    module = MFCCStatistics(n_mfcc=5, statistics=["mean", "max"])
+    mfcc = MFCC(n_mfcc=5)(waveform)
+    parts = [mfcc, Delta(1)(mfcc), Delta(2)(mfcc)]
+    expected = torch.cat([s for x in parts for s in (x.mean(-1), x.amax(-1))], dim=-1)
+    vector = module(waveform)
+    torch.testing.assert_close(vector, expected)
+    assert module.output_shape == [30] == list(vector.shape[1:])
+    assert module.sample_rate == 22050
+
+
+def test_shortest_clip_is_the_one_promised():
+    module = MFCCStatistics(hop_length=256)
+    assert module(torch.randn(1, module.min_samples)).isfinite().all()
+    with pytest.raises(ValueError, match=r"has 8 frames, Delta needs at least width=9"):
+        module(torch.randn(1, module.min_samples - 1))
