@@ -134,8 +134,9 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what an exported file says about itself, without loading the model.
 
     Keys: `format` ("audiotorch"), `format_version`, `container` ("torchscript" or
-    "torch.export"), `task`, `labels`, `sample_rate` (Hz), `min_duration` (seconds), `preprocess` (a
-    list), `features` and `model` (class and settings of each), `n_parameters`, `metrics`, `versions`.
+    "torch.export"), `task`, `labels`, `sample_rate` (Hz), `min_duration` (seconds), `preprocess`
+    (a list), `features` and `model` (class and settings of each), `n_parameters`, `metrics`,
+    `versions`.
 
     Args:
         path: a `.ts` or `.pt2` file that `export` wrote.

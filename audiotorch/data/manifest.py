@@ -244,6 +244,9 @@ def check_clips(clips: Sequence[Clip], source: str) -> None:
 def sort_labels(labels: Iterable[str]) -> list[str]:
     """Sort labels without repeats: as numbers if all are integers, else as text.
 
+    Args:
+        labels: names, with repeats or without.
+
     Example:
         >>> sort_labels(["10", "9", "9"]), sort_labels(["b", "10", "9"])
         (['9', '10'], ['10', '9', 'b'])

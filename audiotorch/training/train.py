@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 import audiotorch
-from audiotorch.data.datamodule import AudioDataModule
+from audiotorch.data.datamodule import AudioDataModule, EpochSampler
 from audiotorch.errors import ParameterError
 from audiotorch.export import export
 from audiotorch.pipeline import Pipeline
@@ -94,8 +94,7 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
     with quiet():
         L.seed_everything(config.seed, workers=True, verbose=False)
         resume = None if config.ckpt_path is None else find_checkpoint(config.ckpt_path, ("last",))
-        if resume is not None:
-            read_checkpoint(resume)
+        first_epoch = 0 if resume is None else int(read_checkpoint(resume)["epoch"]) + 1
         data: AudioDataModule = build(config.data)
         data.setup()
         plain = OmegaConf.to_container(config, resolve=True)
@@ -110,7 +109,8 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
         trainer = _build_trainer(config, data, run_dir, checkpoints)
         if resume is not None:
             checkpoints.adopt(resume)
-        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+        loaders = _Loaders(data, first_epoch)
+        trainer.fit(task, datamodule=loaders, ckpt_path=resume, weights_only=True)
         metrics = _finish(trainer, task, data, checkpoints)
     metrics["seconds"] = round(time.perf_counter() - start, 1)
     if trainer.is_global_zero:
@@ -118,6 +118,27 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
         _draw(run_dir / "figures", pipeline, data, metrics)
     trainer.strategy.barrier()
     return metrics
+
+
+class _Loaders(L.LightningDataModule):
+    """A data module's batches from a later epoch on.
+
+    Lightning starts the workers of a resumed run before it tells the sampler the epoch: they would
+    begin with the first epoch's order.
+    """
+
+    def __init__(self, data: AudioDataModule, first_epoch: int) -> None:
+        super().__init__()
+        self.data = data
+        self.first_epoch = first_epoch
+
+    def train_dataloader(self) -> Any:
+        loader = self.data.train_dataloader()
+        cast(EpochSampler, loader.sampler).set_epoch(self.first_epoch)
+        return loader
+
+    def val_dataloader(self) -> Any:
+        return self.data.val_dataloader()
 
 
 def _prepare(
