@@ -1,23 +1,23 @@
 """Pictures of sounds and answers, drawn with matplotlib."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from audiotorch.audio.io import load
 from audiotorch.errors import MissingDependencyError, ParameterError
 from audiotorch.features import MelSpectrogram, PowerToDB
 from audiotorch.features.filters import hz_to_mel
-from audiotorch.pipeline import predict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["confusion_matrix", "new_figure", "prediction_strip"]
+__all__ = ["confusion_matrix", "new_figure", "pixels", "prediction_strip", "save_figure"]
 
 _RIGHT, _WRONG, _NEUTRAL = "#1b7f4b", "#c0392b", "#33475b"
 
@@ -45,31 +45,35 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def prediction_strip(
-    module: nn.Module, files: Sequence[str | Path], *, truth: Sequence[str] | None = None
+    module: nn.Module, waveforms: Sequence[Tensor], truth: Sequence[str] | None = None
 ) -> "Figure":
     """Draw clips side by side: mel spectrogram above, the three most probable classes below.
 
     Args:
-        module: Pipeline or exported module.
-        files: one recording a column.
-        truth: the right label of each file; titles are then green or red.
+        module: Pipeline in evaluation mode, or an exported one.
+        waveforms: one clip a column, `(time,)` each, at the module's rate.
+        truth: the right label of each clip; titles are then green or red, and wrong ones name it.
 
     Raises:
-        ParameterError: no files, or a truth of another length.
-        DecodeError: a file cannot be read.
+        ParameterError: no clip, or a truth of another length.
     """
-    if not files or (truth is not None and len(truth) != len(files)):
-        raise ParameterError("files: need at least one, and truth as long as they are")
-    figure = new_figure(1.9 * len(files), 3.2)
-    axes = figure.subplots(2, len(files), squeeze=False, height_ratios=[3, 1])
-    answers = predict(module, files)
-    for i, (file, answer) in enumerate(zip(files, answers, strict=True)):
-        _draw_mel(axes[0, i], file, cast(int, module.sample_rate))
-        colour = _NEUTRAL
-        if truth is not None:
-            colour = _RIGHT if truth[i] == answer.label else _WRONG
-        axes[0, i].set_title(_plain(answer.label or "unreadable"), color=colour, fontsize=10)
-        _draw_bars(axes[1, i], answer.probabilities, colour)
+    if not waveforms or (truth is not None and len(truth) != len(waveforms)):
+        raise ParameterError("waveforms: need at least one, and truth as long as they are")
+    figure = new_figure(1.9 * len(waveforms), 3.2)
+    axes = figure.subplots(2, len(waveforms), squeeze=False, height_ratios=[3, 1])
+    answers: Any = module
+    for i, waveform in enumerate(waveforms):
+        with torch.no_grad():
+            row = answers(waveform[None])[0].tolist()
+        top = sorted(zip(row, answers.labels, strict=True), reverse=True)[:3]
+        title, colour = top[0][1], _NEUTRAL
+        if truth is not None and truth[i] == title:
+            colour = _RIGHT
+        elif truth is not None:
+            title, colour = f"{title}, is {truth[i]}", _WRONG
+        _draw_mel(axes[0, i], waveform, answers.sample_rate)
+        axes[0, i].set_title(_plain(title), color=colour, fontsize=10)
+        _draw_bars(axes[1, i], top, colour)
         if i:
             axes[0, i].set_yticks([])
     axes[0, 0].set_ylabel("kHz")
@@ -98,13 +102,40 @@ def confusion_matrix(matrix: np.ndarray, labels: Sequence[str]) -> "Figure":
     return figure
 
 
-def _draw_mel(axes: "Axes", file: str | Path, sample_rate: int) -> None:
+def pixels(figure: "Figure") -> np.ndarray:
+    """Return a drawn figure as an image.
+
+    Args:
+        figure: from this file's functions.
+
+    Shape:
+        - Output: `(height, width, 3)`, uint8
+    """
+    canvas: Any = figure.canvas
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write a PNG that is complete or not there.
+
+    Args:
+        figure: from this file's functions.
+        path: the file; its folder is made when missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.tmp")
+    figure.savefig(partial, dpi=110, format="png")
+    os.replace(partial, path)
+
+
+def _draw_mel(axes: "Axes", waveform: Tensor, sample_rate: int) -> None:
     """Draw a mel spectrogram with frequency in kHz and time in seconds."""
-    waveform, _ = load(file, sample_rate=sample_rate)
     hop = max(1, sample_rate // 100)
     mel = MelSpectrogram(sample_rate, 4 * hop, hop, n_mels=40)
-    db = PowerToDB(ref="max", top_db=60.0)(mel(waveform[0])).numpy()
-    seconds = waveform.shape[1] / sample_rate
+    db = PowerToDB(ref="max", top_db=60.0)(mel(waveform)).numpy()
+    seconds = len(waveform) / sample_rate
     axes.imshow(db, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, len(db)))
     top = hz_to_mel(np.array(sample_rate / 2))
     ticks = np.array([kilo for kilo in (0.5, 1, 2, 4, 8) if 1000 * kilo < sample_rate / 2])
@@ -113,17 +144,16 @@ def _draw_mel(axes: "Axes", file: str | Path, sample_rate: int) -> None:
     axes.tick_params(labelsize=8)
 
 
-def _draw_bars(axes: "Axes", probabilities: dict[str, float], colour: str) -> None:
-    """Draw the three most probable classes, the first on top."""
-    top = sorted(probabilities.items(), key=lambda item: item[1], reverse=True)[:3][::-1]
-    axes.barh(range(len(top)), [p for _, p in top], color=colour, alpha=0.35)
-    for i, (label, p) in enumerate(top):
-        axes.text(0.03, i, f"{_plain(label)} {p:.0%}", va="center", fontsize=8)
+def _draw_bars(axes: "Axes", top: Sequence[tuple[float, str]], colour: str) -> None:
+    """Draw the most probable classes, the first on top."""
+    for place, (p, label) in enumerate(top):
+        axes.barh(-place, p, color=colour, alpha=0.35)
+        axes.text(0.03, -place, f"{_plain(label)} {p:.0%}", va="center", fontsize=8)
     axes.set(xlim=(0, 1), xticks=[], yticks=[])
     for side in ("top", "right", "bottom", "left"):
         axes.spines[side].set_visible(False)
 
 
-def _plain(text: Any) -> str:
+def _plain(text: str) -> str:
     """A dollar sign in a name must not start a formula."""
-    return str(text).replace("$", r"\$")
+    return text.replace("$", r"\$")

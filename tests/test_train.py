@@ -24,7 +24,6 @@ from audiotorch.training.checkpoint import (
     take_weights,
 )
 from audiotorch.training.drawings import flatten
-from audiotorch.training.figures import confusion_picture
 from audiotorch.training.tasks import ClassificationTask
 from audiotorch.training.train import main, train
 
@@ -459,15 +458,6 @@ def test_a_checkpoint_that_does_not_fit_its_configuration(finished: Path, tmp_pa
     torch.save(checkpoint, path)
     with pytest.raises(DecodeError, match=r"does not fit its own configuration"):
         load_checkpoint_pipeline(path)
-
-
-def test_confusion_picture_has_a_cell_for_each_pair():
-    import numpy as np
-
-    picture = confusion_picture(np.array([[3, 1], [0, 5]]), ["$a$", "b_{"])
-    assert picture.dtype == np.uint8
-    assert picture.shape[2] == 3
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
 
 
 def test_flatten_names_every_setting():

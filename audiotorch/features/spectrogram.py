@@ -81,9 +81,7 @@ class Spectrogram(nn.Module):
             if not value > 0:
                 raise ParameterError(f"{name}={value}: must be greater than 0")
         if pad_mode not in ("constant", "reflect", "edge"):
-            raise ParameterError(
-                f"pad_mode={pad_mode!r}: must be 'constant', 'reflect' or 'edge'"
-            )
+            raise ParameterError(f"pad_mode={pad_mode!r}: must be 'constant', 'reflect' or 'edge'")
         self.sample_rate = sample_rate
         self.n_fft = n_fft
         self.hop_length = hop_length

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from audiotorch.data.datamodule import Batch
-from audiotorch.training.figures import confusion_picture
+from audiotorch.plot import confusion_matrix, pixels
 from audiotorch.training.tasks import ClassificationTask
 
 __all__ = ["Drawings", "flatten"]
@@ -81,7 +81,7 @@ class Drawings(Callback):
             return
         step = trainer.global_step
         matrix = np.asarray(task.scores["val"]["confusion_matrix"])
-        picture = confusion_picture(matrix, list(task.pipeline.labels))
+        picture = pixels(confusion_matrix(matrix, list(task.pipeline.labels)))
         writer.add_image("val/confusion_matrix", picture, step, dataformats="HWC")
         for rank, (loss, _, text, clip) in enumerate(self.worst, start=1):
             tag = f"val_errors/{rank}"

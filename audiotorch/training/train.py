@@ -24,6 +24,7 @@ from audiotorch.data.datamodule import AudioDataModule, EpochSampler
 from audiotorch.errors import ParameterError
 from audiotorch.export import export
 from audiotorch.pipeline import Pipeline
+from audiotorch.plot import confusion_matrix, prediction_strip, save_figure
 from audiotorch.training.build import build
 from audiotorch.training.checkpoint import (
     Checkpoints,
@@ -34,13 +35,14 @@ from audiotorch.training.checkpoint import (
 )
 from audiotorch.training.drawings import Drawings, flatten
 from audiotorch.training.entry import run_hydra
-from audiotorch.training.figures import confusion_picture, predictions_picture, write_picture
 from audiotorch.training.progress import progress, quiet
 from audiotorch.training.tasks import ClassificationTask
 
 __all__ = ["main", "train"]
 
 log = logging.getLogger(__name__)
+
+_STRIP = 8  # clips, one a class, that the picture of answers shows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -267,9 +269,12 @@ def _draw(folder: Path, pipeline: Pipeline, data: AudioDataModule, metrics: dict
     stage, clips = ("test", data.test_set) if len(data.test_set) else ("val", data.val_set)
     if len(clips):
         matrix = np.asarray(metrics[f"{stage}/confusion_matrix"])
-        write_picture(confusion_picture(matrix, data.labels), folder / "confusion.png")
-        picture = predictions_picture(pipeline.cpu().eval(), clips)
-        write_picture(picture, folder / "predictions.png")
+        save_figure(confusion_matrix(matrix, data.labels), folder / "confusion.png")
+        targets = clips.targets.tolist()
+        chosen = [targets.index(target) for target in sorted(set(targets))][:_STRIP]
+        truth = [data.labels[targets[i]] for i in chosen]
+        strip = prediction_strip(pipeline.cpu().eval(), [clips[i][0] for i in chosen], truth)
+        save_figure(strip, folder / "predictions.png")
 
 
 def _write(path: Path, text: str) -> None:

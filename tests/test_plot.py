@@ -1,0 +1,63 @@
+"""Pictures: what they show is checked on the figure's own parts and pixels."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from audiotorch.errors import MissingDependencyError, ParameterError
+from audiotorch.features import SpectrogramImage
+from audiotorch.models import CNN
+from audiotorch.pipeline import Pipeline
+from audiotorch.plot import confusion_matrix, new_figure, pixels, prediction_strip, save_figure
+
+LABELS = ["$a$", "b_{", "c"]
+
+
+@pytest.fixture
+def pipeline() -> Pipeline:
+    features = SpectrogramImage(8000, 256, 80, n_mels=20)
+    model = CNN(3, features.output_shape, channels=(4, 8))
+    return Pipeline(features, model, labels=LABELS, sample_rate=8000).eval().requires_grad_(False)
+
+
+def test_confusion_matrix_writes_each_count_in_its_cell():
+    figure = confusion_matrix(np.array([[3, 1, 0], [0, 5, 0], [0, 0, 7]]), LABELS)
+    axes = figure.axes[0]
+    assert {(t.get_position(), t.get_text()) for t in axes.texts} == {
+        ((0, 0), "3"),
+        ((1, 0), "1"),
+        ((1, 1), "5"),
+        ((2, 2), "7"),
+    }
+    assert pixels(figure).shape[2] == 3
+    assert pixels(figure).std() > 10
+
+
+def test_strip_shows_the_three_most_probable_and_the_truth(pipeline):
+    clips = [torch.randn(8000), torch.randn(4000)]
+    answers = [pipeline(clip[None])[0] for clip in clips]
+    best = [LABELS[int(a.argmax())] for a in answers]
+    wrong = next(label for label in LABELS if label != best[1])
+    figure = prediction_strip(pipeline, clips, [best[0], wrong])
+    pixels(figure)
+    titles = [axes.get_title().replace("\\", "") for axes in figure.axes]
+    assert titles[:2] == [best[0], f"{best[1]}, is {wrong}"]
+    bars = [text.get_text() for text in figure.axes[2].texts]
+    assert bars[0].endswith(f"{float(answers[0].max()):.0%}")
+    assert len(bars) == 3
+    with pytest.raises(ParameterError, match="at least one"):
+        prediction_strip(pipeline, [])
+
+
+def test_a_picture_is_written_whole(tmp_path):
+    figure = confusion_matrix(np.eye(2, dtype=int), ["a", "b"])
+    save_figure(figure, tmp_path / "new" / "c.png")
+    assert imread(tmp_path / "new" / "c.png").ndim == 3
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["c.png"]
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(MissingDependencyError, match=r"audiotorch\[plot\]"):
+        new_figure(1, 1)
