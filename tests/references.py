@@ -32,12 +32,12 @@ def log_mel(y: np.ndarray, rate: int) -> np.ndarray:
 
 def clip_image(y: np.ndarray, rate: int) -> np.ndarray:
     db = log_mel(y, rate)
-    return ((db - db.mean()) / max(db.std(), 1e-3))[None]
+    return ((db - db.mean()) / max(db.std(), 0.5))[None]
 
 
 def band_image(db: np.ndarray) -> np.ndarray:
     centred = db - db.mean(axis=1, keepdims=True)
-    return centred / max(centred.std(), 1e-3)
+    return centred / max(centred.std(), 0.5)
 
 
 def stretched_image(y: np.ndarray, rate: int) -> np.ndarray:
