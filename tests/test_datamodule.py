@@ -258,7 +258,7 @@ def test_workers_and_resume_change_nothing(corpus):
             assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_training_crops_move_and_evaluation_crops_do_not(corpus):
+def test_training_crops_move_and_evaluation_takes_whole_clips(corpus):
     data = module(corpus, max_duration=0.1)
     long = max(range(40), key=lambda i: soundfile.info(data.splits.train[i].path).frames)
     whole = module(corpus).train_set[long][0]
@@ -268,9 +268,7 @@ def test_training_crops_move_and_evaluation_crops_do_not(corpus):
     starts = {int((windows == crop).all(dim=1).nonzero()[0, 0]) for crop in crops}
     assert len(starts) > 2
     assert torch.equal(data.train_set[3, long][0], crops[3])
-    waveform, _, _ = data.val_set[0]
-    assert waveform.shape[-1] <= 800
-    assert torch.equal(waveform, module(corpus).val_set[0][0][:800])
+    assert torch.equal(data.val_set[0][0], module(corpus).val_set[0][0])
 
 
 def test_balanced_sampling_draws_classes_equally():

@@ -52,8 +52,8 @@ class AudioDataModule(LightningDataModule):
         test_fraction: share that tests where neither groups nor parts are known.
         sample_rate: rate of the waveforms in Hz; files at other rates are resampled.
         min_duration: seconds below which a file counts as too short.
-        max_duration: longest waveform in seconds: training takes a new random part each epoch,
-            evaluation the first part. None keeps whole clips.
+        max_duration: longest training waveform in seconds: of a longer clip each epoch takes a new
+            random part. Evaluation takes whole clips, as `predict` does.
         batch_size: clips in a batch of one process.
         num_workers: processes that build batches; 0 builds them in the main process.
         balanced: whether training draws every class equally often.
@@ -167,7 +167,7 @@ class AudioDataModule(LightningDataModule):
         )
         self.labels = sort_labels(clip.label for clip in clips)
         self._store = store
-        self.train_set = self._dataset(self.splits.train, random_crop=True)
+        self.train_set = self._dataset(self.splits.train, self.max_duration)
         self.val_set = self._dataset(self.splits.val)
         self.test_set = self._dataset(self.splits.test)
         self.class_counts = torch.bincount(self.train_set.targets, minlength=len(self.labels))
@@ -204,13 +204,12 @@ class AudioDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _dataset(self, clips: Sequence[Clip], random_crop: bool = False) -> AudioDataset:
+    def _dataset(self, clips: Sequence[Clip], max_duration: float | None = None) -> AudioDataset:
         return AudioDataset(
             clips,
             self.labels,
             self.sample_rate,
-            max_duration=self.max_duration,
-            random_crop=random_crop,
+            max_duration=max_duration,
             seed=self.seed,
             store=self._store,
         )

@@ -161,15 +161,14 @@ class AudioDataset(Dataset[tuple[Tensor, int, int]]):
     """Clips as waveforms with targets.
 
     Item `i`, or `(epoch, i)` as the training sampler asks for it, is the waveform `(time,)`, the
-    target and `i`. A clip longer than `max_duration` is cropped: its first part, or with
-    `random_crop` a part that depends on seed, epoch and index alone.
+    target and `i`. A clip longer than `max_duration` is cropped: to a part that depends on seed,
+    epoch and index alone.
 
     Args:
         clips: the clips.
         labels: class names; the target is a label's position here.
         sample_rate: rate of the waveforms in Hz.
         max_duration: seconds that a waveform may last; None keeps whole clips.
-        random_crop: whether the cropped part changes with the epoch.
         seed: what the crops are keyed by.
         store: decoded waveforms at `sample_rate`; None decodes at each access.
     """
@@ -181,14 +180,12 @@ class AudioDataset(Dataset[tuple[Tensor, int, int]]):
         sample_rate: int = 22050,
         *,
         max_duration: float | None = None,
-        random_crop: bool = False,
         seed: int = 42,
         store: WaveformStore | None = None,
     ) -> None:
         self.clips = list(clips)
         self.labels = list(labels)
         self.sample_rate = sample_rate
-        self.random_crop = random_crop
         self.seed = seed
         self.max_samples = None if max_duration is None else round(max_duration * sample_rate)
         self._store = store if store is not None else WaveformStore(sample_rate, 0.0)
@@ -208,8 +205,6 @@ class AudioDataset(Dataset[tuple[Tensor, int, int]]):
         return waveform, int(self.targets[index]), index
 
     def _crop_start(self, epoch: int, index: int, room: int) -> int:
-        if not self.random_crop:
-            return 0
         generator = _generator(self.seed, epoch, index)
         return int(torch.randint(room + 1, (), generator=generator))
 
