@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from audiotorch.errors import AudioTorchError, DecodeError, ParameterError
+from audiotorch.errors import AudioTorchError, DecodeError, ParameterError, printable
 
 if TYPE_CHECKING:
     from audiotorch.pipeline import Prediction
@@ -189,19 +189,19 @@ def _print_audio_table(rows: Sequence[dict[str, Any]]) -> None:
     print(f"{'file':{width}}  {'Hz':>6}  channels  {'seconds':>9}  container  codec")
     for row in rows:
         print(
-            f"{_escape(row['file']):{width}}  {row['sample_rate']:6d}  {row['n_channels']:8d}  "
+            f"{printable(row['file']):{width}}  {row['sample_rate']:6d}  {row['n_channels']:8d}  "
             f"{row['duration_seconds']:9.3f}  {row['container']:9}  {row['codec']}"
         )
 
 
 def _print_model(row: dict[str, Any]) -> None:
-    print(_escape(row["file"]))
+    print(printable(row["file"]))
     for key, value in row.items():
         if key == "labels":
             value = f"{len(value)}: {', '.join(value)}"
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         if key not in ("file", "format"):
-            print(f"  {key:14}  {_escape(text)}")
+            print(f"  {key:14}  {printable(text)}")
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -210,13 +210,14 @@ def _predict(options: argparse.Namespace) -> int:
     # Imported here: the mistakes above are told before torch is loaded.
     import torch
 
-    from audiotorch.export import load_pipeline, predict
+    from audiotorch.export import load_pipeline
+    from audiotorch.pipeline import predict
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ParameterError("--device cuda: this machine has no CUDA device; use --device cpu")
     module = load_pipeline(model).to(options.device)
     width = _file_width(files)
-    label_width = max([len("label"), *(len(_escape(label)) for label in module.labels)])
+    label_width = max([len("label"), *(len(printable(label)) for label in module.labels)])
     progress = _Progress(len(files))
     failed = False
     if not options.json:
@@ -252,10 +253,10 @@ def _as_json(answer: "Prediction") -> dict[str, Any]:
 
 def _as_row(answer: "Prediction", width: int, label_width: int) -> str:
     ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:TOP]
-    top = "  ".join(f"{_escape(label)} {probability:.3f}" for label, probability in ranked)
-    label = _escape(answer.label or "")
+    top = "  ".join(f"{printable(label)} {probability:.3f}" for label, probability in ranked)
+    label = printable(answer.label or "")
     return (
-        f"{_escape(answer.file):{width}}  {label:{label_width}}  {answer.confidence:10.3f}  {top}"
+        f"{printable(answer.file):{width}}  {label:{label_width}}  {answer.confidence:10.3f}  {top}"
     )
 
 
@@ -312,7 +313,9 @@ def _export(options: argparse.Namespace) -> int:
         input_sample_rate=options.input_sample_rate,
         metrics=_training_metrics(checkpoint),
     )
-    print(f"{_escape(os.fspath(path))}  (and {_escape(path.with_suffix('.pt2').name)} beside it)")
+    print(
+        f"{printable(os.fspath(path))}  (and {printable(path.with_suffix('.pt2').name)} beside it)"
+    )
     return DONE
 
 
@@ -333,21 +336,13 @@ def _training_metrics(checkpoint: Path) -> dict[str, Any]:
     return metrics if isinstance(metrics, dict) else {}
 
 
-def _escape(text: str) -> str:
-    r"""Write out what a terminal would obey rather than show, `\x1b` for the escape character."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
-        for letter in text
-    )
-
-
 def _file_width(files: Iterable[str]) -> int:
-    return max([len("file"), *(len(_escape(file)) for file in files)])
+    return max([len("file"), *(len(printable(file)) for file in files)])
 
 
 def _complain(text: str) -> None:
     """Say what is wrong in one line."""
-    print(f"audiotorch: {_escape(' '.join(text.split()))}", file=sys.stderr)
+    print(f"audiotorch: {printable(' '.join(text.split()))}", file=sys.stderr)
 
 
 def _print_any_text() -> None:

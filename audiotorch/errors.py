@@ -1,6 +1,12 @@
-"""The exceptions audiotorch raises: one base class, one subclass per kind of fault."""
+"""The exceptions audiotorch raises, one subclass per kind of fault, and how text is told safely."""
 
-__all__ = ["AudioTorchError", "DecodeError", "MissingDependencyError", "ParameterError"]
+__all__ = [
+    "AudioTorchError",
+    "DecodeError",
+    "MissingDependencyError",
+    "ParameterError",
+    "printable",
+]
 
 
 class AudioTorchError(Exception):
@@ -17,3 +23,15 @@ class DecodeError(AudioTorchError, RuntimeError):
 
 class MissingDependencyError(AudioTorchError, ImportError):
     """An optional package is needed here; the text names the extra that installs it."""
+
+
+def printable(text: str) -> str:
+    r"""Write out what a terminal would obey rather than show, `\x1b` for the escape character.
+
+    Args:
+        text: from a file's name or content.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from audiotorch.audio.preprocess import Resample
 from audiotorch.errors import AudioTorchError, DecodeError, ParameterError
-from audiotorch.pipeline import Pipeline, predict
+from audiotorch.pipeline import Pipeline
 
-__all__ = ["ExportError", "export", "load_pipeline", "predict", "read_metadata"]
+__all__ = ["ExportError", "export", "load_pipeline", "read_metadata"]
 
 FORMAT_VERSION = 1
 METADATA = "metadata.json"
@@ -135,8 +135,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Keys: `format` ("audiotorch"), `format_version`, `container` ("torchscript" or
     "torch.export"), `task`, `labels`, `sample_rate` (Hz), `min_duration` (seconds), `preprocess`
-    (a list), `features` and `model` (class and settings of each), `n_parameters`, `metrics`,
-    `versions`.
+    and `features` (class and settings of each module), `model` (class), `n_parameters`,
+    `metrics`, `versions`.
 
     Args:
         path: a `.ts` or `.pt2` file that `export` wrote.
@@ -161,7 +161,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     try:
         metadata = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DecodeError(f"{name!r} holds no readable {METADATA} ({error}); {remedy}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != "audiotorch":
         raise DecodeError(f"{name!r} was not written by audiotorch; {remedy}")

@@ -1,23 +1,21 @@
 """The Pipeline: everything between a waveform and an answer, as one module."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import Any, BinaryIO, List, Optional, Tuple, TypeAlias, cast
+from typing import Any, List, Optional, Tuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from audiotorch.audio import Resample, load
+from audiotorch.audio import Resample, Source, load
+from audiotorch.audio.source import source_name
 from audiotorch.errors import AudioTorchError, DecodeError, ParameterError
 from audiotorch.features.functional import mask_samples
 
 __all__ = ["Pipeline", "Prediction", "predict"]
-
-Source: TypeAlias = str | Path | bytes | BinaryIO
 
 _TASKS = ("classification", "multilabel", "anomaly")
 
@@ -155,6 +153,8 @@ class Pipeline(nn.Module):
         logits = self.logits(waveform, lengths)
         if self.task == "anomaly":
             return logits
+        if len(self.labels) not in [0, logits.shape[-1]]:
+            raise ParameterError(f"labels: {len(self.labels)} for {logits.shape[-1]} model outputs")
         if self.task == "multilabel":
             return torch.sigmoid(logits / self.temperature)
         return torch.softmax(logits / self.temperature, dim=-1)
@@ -175,22 +175,29 @@ class Pipeline(nn.Module):
 
     @torch.jit.export
     def front(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
-        """Return the model's input and its frame counts.
-
-        Args:
-            waveform: `(batch, time)` at `sample_rate`.
-            lengths: `(batch,)` samples; `None` = all full.
+        """Return the model's input and its frame counts, of what `forward` takes.
 
         Shape:
             - Output: `(batch, ...)` as the features give it, and `(batch,)`
         """
+        waveform, lengths = self.prepare(waveform, lengths)
+        return self.features(waveform, lengths), self.features.frame_counts(lengths)  # type: ignore[operator]
+
+    @torch.jit.export
+    def prepare(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+        """Return what the features get: preprocessed clips that last `min_duration` at least.
+
+        Shape:
+            - Output: `(batch, time)` at the features' rate, and `(batch,)`
+        """
         lengths = _full_lengths(waveform, lengths)
+        if waveform.is_floating_point() and waveform.dtype != self.temperature.dtype:
+            raise ParameterError("waveform: must have the Pipeline's dtype; use waveform.float()")
         waveform = mask_samples(waveform, lengths)
         waveform, lengths = self.preprocess(waveform, lengths)
         missing = max(self.min_samples - waveform.shape[1], 0)
         waveform = nn.functional.pad(waveform, [0, missing])
-        lengths = lengths.clamp(min=self.min_samples)
-        return self.features(waveform, lengths), self.features.frame_counts(lengths)  # type: ignore[operator]
+        return waveform, lengths.clamp(min=self.min_samples)
 
     @torch.jit.export
     def timeline(
@@ -260,11 +267,7 @@ class Pipeline(nn.Module):
 
     @torch.jit.unused
     def predict(
-        self,
-        sources: Source | Iterable[Source],
-        *,
-        device: str | None = None,
-        batch_size: int = 8,
+        self, sources: Source | Iterable[Source], *, device: str | None = None, batch_size: int = 8
     ) -> list["Prediction"]:
         """Decode, resample, batch and answer; as `audiotorch.predict(self, sources)`.
 
@@ -281,7 +284,7 @@ class Prediction:
     """The answer for one file, or the reason why there is none.
 
     Args:
-        file: path of the file; `"<bytes>"` for bytes.
+        file: path or name of the file; `"<bytes>"` for bytes.
         label: most probable class; `None` where `error` says why.
         confidence: probability of `label`.
         probabilities: probability of each class by name.
@@ -329,7 +332,7 @@ def predict(
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise ParameterError(f"device={device!r}: torch cannot use it: {reason}") from error
-    single = isinstance(sources, (str, Path, bytes)) or hasattr(sources, "read")
+    single = isinstance(sources, (str, os.PathLike, bytes)) or hasattr(sources, "read")
     remaining: Iterator[Source] = iter(cast(Any, [sources] if single else sources))
     was_training = module.training
     module.eval()
@@ -338,35 +341,35 @@ def predict(
         # Not inference_mode: TorchScript fails in it once it has run with gradients.
         with ThreadPoolExecutor() as pool, torch.no_grad():
             while chunk := list(islice(remaining, batch_size)):
-                clips = list(pool.map(partial(_decode, module), chunk))
+                clips = list(pool.map(lambda source: _decode(module, source), chunk))
                 found.extend(_answer(module, chunk, clips))
     finally:
         module.train(was_training)
     return found
 
 
-def _decode(module: Any, source: Source) -> Tensor | AudioTorchError:
+def _decode(module: Any, source: Source) -> Tensor | AudioTorchError | OSError:
     """Return samples at the module's rate, or what is wrong with the file."""
     try:
         waveform, rate = load(source, sample_rate=module.sample_rate, mono=True)
         seconds = waveform.shape[1] / rate
         needed = module.features.min_samples / module.features.sample_rate
         if waveform.shape[1] == 0:
-            raise DecodeError(f"{_name(source)}: holds no samples; leave it out")
+            raise DecodeError(f"{source_name(source)}: holds no samples; leave it out")
         if max(seconds, module.min_duration) < needed:
             raise DecodeError(
-                f"{_name(source)}: lasts {seconds:.3f} s, the features need {needed:.3f} s; "
+                f"{source_name(source)}: lasts {seconds:.3f} s, the features need {needed:.3f} s; "
                 "pad the clip, or build the Pipeline with min_duration"
             )
-    except AudioTorchError as error:
+    except (AudioTorchError, OSError) as error:
         return error
     return waveform[0]
 
 
 def _answer(
-    module: Any, sources: list[Source], clips: list[Tensor | AudioTorchError]
+    module: Any, sources: list[Source], clips: list[Tensor | AudioTorchError | OSError]
 ) -> list[Prediction]:
-    found = [Prediction(_name(s), error=str(c)) for s, c in zip(sources, clips, strict=True)]
+    found = [Prediction(source_name(s), error=str(c)) for s, c in zip(sources, clips, strict=True)]
     waveforms = {i: clip for i, clip in enumerate(clips) if isinstance(clip, Tensor)}
     for batch in _batches({i: len(w) for i, w in waveforms.items()}):
         # No parameter need exist; the temperature always does.
@@ -377,7 +380,7 @@ def _answer(
         for i, row in zip(batch, probabilities.tolist(), strict=True):
             best = max(range(len(row)), key=row.__getitem__)
             named = dict(zip(module.labels, row, strict=True))
-            found[i] = Prediction(_name(sources[i]), module.labels[best], row[best], named)
+            found[i] = Prediction(source_name(sources[i]), module.labels[best], row[best], named)
     return found
 
 
@@ -391,9 +394,3 @@ def _batches(lengths: dict[int, int]) -> Iterator[list[int]]:
         batch.append(i)
     if batch:
         yield batch
-
-
-def _name(source: Source) -> str:
-    if isinstance(source, (str, Path)):
-        return str(source)
-    return str(getattr(source, "name", "<bytes>"))

@@ -13,6 +13,7 @@ import torch
 
 from audiotorch import cli
 from audiotorch.cli import main
+from audiotorch.errors import printable
 from audiotorch.export import export, read_metadata
 from audiotorch.features import SpectrogramImage
 from audiotorch.models import CNN
@@ -126,12 +127,13 @@ def test_predict_reads_a_bounded_number_of_files_at_a_time(run_folder, clips, ca
     from audiotorch import pipeline
 
     sizes = []
+    predict = pipeline.predict
 
     def watched(module, sources, **settings):
         sizes.append(len(sources))
-        return pipeline.predict(module, sources, **settings)
+        return predict(module, sources, **settings)
 
-    monkeypatch.setattr(sys.modules["audiotorch.export"], "predict", watched)
+    monkeypatch.setattr(pipeline, "predict", watched)
     files = [str(clips / "a.flac")] * 5
     assert main(["predict", str(run_folder), *files, "--batch-size", "2"]) == 0
     assert sizes == [2, 2, 1]
@@ -326,8 +328,8 @@ def test_control_characters_in_names_do_not_reach_the_terminal(run_folder, tmp_p
         ("undecodable \udcff", r"undecodable \udcff"),
     ],
 )
-def test_escape(text, shown):
-    assert cli._escape(text) == shown
+def test_printable(text, shown):
+    assert printable(text) == shown
 
 
 def test_progress_bar_is_for_terminals_only(run_folder, clips, capsys, monkeypatch):

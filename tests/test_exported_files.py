@@ -15,8 +15,8 @@ import torch
 from test_export import LABELS, RATE, make_pipeline, signal
 
 from audiotorch.errors import DecodeError
-from audiotorch.export import export, load_pipeline, predict
-from audiotorch.pipeline import Pipeline
+from audiotorch.export import export, load_pipeline
+from audiotorch.pipeline import Pipeline, predict
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import audiotorch
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "audiotorch"
 OPTIONAL = ("lightning", "hydra", "sklearn", "matplotlib", "whisper", "timm", "librosa")
-OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas")
+OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas", "scipy")
 PUBLIC = {"load", "info", "save", "ToMono", "Resample", "PadOrTrim", "Normalize", "features"}
 PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict"}
 PUBLIC |= {"AudioTorchError", "ParameterError", "DecodeError", "MissingDependencyError"}

@@ -238,6 +238,17 @@ def test_loss_is_weighted_smoothed_cross_entropy():
     assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(expected, rel=1e-4)
 
 
+def test_mixed_precision_leaves_augmentation_and_features_alone(monkeypatch: pytest.MonkeyPatch):
+    task = make_task(augment=Augment(4000, speed=(0.9, 1.1), formant=0.1)).train()
+    monkeypatch.setattr(task, "log", lambda *_, **__: None)
+    images: list[Tensor] = []
+    task.pipeline.model.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0]))
+    for mixed in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            task.training_step(make_batches(1)[0], 0)
+    assert torch.equal(*images)
+
+
 def test_training_learns():
     batches = make_batches(4)
     tones = torch.sin(torch.arange(3000) * torch.tensor([[0.2], [0.8], [2.0]]))

@@ -12,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from audiotorch.audio import Normalize
 from audiotorch.data.demo import write_corpus
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.export import load_pipeline, read_metadata
@@ -246,6 +247,21 @@ def test_best_checkpoint_of_before_the_kill_is_kept(run: Run, monkeypatch: pytes
     assert (second / "checkpoints" / "best.ckpt").is_file()
 
 
+def test_resuming_a_finished_run_hands_out_its_weights(run: Run):
+    fixed = ["data.test_group=[device00,device01,device02]", "trainer.max_epochs=1"]
+    first, metrics = run("first", *fixed)
+    second, again = run("second", *fixed, f"ckpt_path={first}")
+    assert_same(state_of(first)["optimizer_states"], state_of(second)["optimizer_states"])
+    assert again["test/acc"] == metrics["test/acc"]
+
+
+def test_a_directory_used_again_keeps_no_best_checkpoint_of_the_earlier_run(run: Run):
+    run_dir, _ = run("run", "trainer.max_epochs=1")
+    assert find_checkpoint(run_dir).name == "best.ckpt"
+    run("run", "trainer.max_epochs=1", "data.validation=none")
+    assert find_checkpoint(run_dir).name == "last.ckpt"
+
+
 def test_resuming_with_other_labels_is_refused(run: Run, some_classes: Path):
     first, _ = run("first", "trainer.max_epochs=1")
     with pytest.raises(ParameterError, match=r"that run has the labels .* model.init_from="):
@@ -330,13 +346,15 @@ def test_early_stopping_stops(run: Run):
 
 def test_normalisation_is_fitted_on_training_clips_only(run: Run, corpus: Path):
     overrides = ["features.normalize=dataset", "trainer.max_epochs=1", "data.augment.gain_db=20"]
+    overrides += ["pipeline.preprocess={_target_: audiotorch.Normalize}"]
     run_dir, _ = run("normalised", *overrides)
     rebuilt = load_checkpoint_pipeline(run_dir)
     config = composed("data=demo", f"data.root={corpus}", *DEMO, *SMALL, *overrides)
     data = build(config.data)
     data.setup()
     features = build(config.features)
-    levels = [features.log_mel(data.train_set[k][0][None])[0] for k in range(len(data.train_set))]
+    clips = [Normalize()(data.train_set[k][0][None])[0] for k in range(len(data.train_set))]
+    levels = [features.log_mel(clip)[0] for clip in clips]
     frames = torch.cat(levels, dim=1).double()
     torch.testing.assert_close(
         rebuilt.features.mean[:, 0].double(), frames.mean(1), atol=1e-3, rtol=0
@@ -404,6 +422,20 @@ def test_script_ends_in_one_line_and_status_two(tmp_path: Path):
     assert done.stderr.splitlines() == [
         "audiotorch train: root='/nowhere': must be an existing folder; check data.root"
     ]
+
+
+def test_two_processes_train_one_model(corpus: Path, tmp_path: Path):
+    script = Path(__file__).parents[1] / "scripts" / "train.py"
+    overrides = ["data=demo", f"data.root={corpus}", *DEMO, "features=mfcc_stats", "model=linear"]
+    overrides += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    overrides += ["trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}"]
+    result = subprocess.run(
+        [sys.executable, str(script), *overrides], capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("run directory: ") == 1
+    assert state_of(tmp_path / "run")["global_step"] == 1
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test_clips"] == 16
 
 
 def test_unexpected_errors_keep_their_traceback(

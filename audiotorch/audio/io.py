@@ -14,6 +14,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from audiotorch.audio.preprocess import check_rate
 from audiotorch.audio.source import AudioReader, Source, bit_depth, open_source
 from audiotorch.errors import DecodeError, ParameterError
 
@@ -38,10 +39,13 @@ AUDIO_SUFFIXES: tuple[str, ...] = (*_WRITERS, ".aifc", ".wave", ".snd", ".sph", 
 """Lower-case suffixes of the files that `load` reads; folder scans go by them."""
 
 _BLOCK = 1 << 16  # frames a write call handles
+_SYSTEM_ERROR = 2  # libsndfile's code for what the operating system refused
 # An MP3 frame draws on bits of up to nine before it: after a seek, decoded without them, it is
 # silence.
 _MP3_LEAD_IN = 10 * 1152
 _FLOATING = ("FLOAT", "DOUBLE")
+# Float files may hold integers' full scale, 2e9; the power of 1e19 is no float32 any more.
+_LOUDEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def load(
     Raises:
         ParameterError: an argument is out of range, or `offset` lies past the end.
         DecodeError: the file is missing, unreadable, of a format not supported, corrupt, shorter
-            than its header promises, or holds NaN or infinite samples.
+            than its header promises, or holds samples that are NaN, infinite or beyond 1e12.
 
     Reference:
         Same values as `librosa.load(res_type="soxr_hq")` of librosa 0.11.
@@ -170,10 +174,11 @@ def save(
     Raises:
         ParameterError: unknown suffix or encoding, a rate or channel count the format refuses,
             a missing folder, a wrong shape or type, non-finite samples, or samples that would clip.
+        OSError: the folder is read-only or the disk full.
     """
     path = Path(path)
     container, encoding = _writer(path, subtype)
-    _check_rate("sample_rate", sample_rate)
+    check_rate("sample_rate", sample_rate)
     samples = _samples_to_write(waveform, encoding)
     partial = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}.part")
     try:
@@ -185,6 +190,8 @@ def save(
                 file.write(samples[start : start + _BLOCK])
         os.replace(partial, path)
     except soundfile.LibsndfileError as error:
+        if error.code == _SYSTEM_ERROR:
+            raise OSError(f"{path}: cannot be written; check rights and room on disk") from error
         raise ParameterError(
             f"sample_rate={sample_rate!r} with {samples.shape[1]} channel(s): {path.name} "
             f"({container}, {encoding}) cannot be written: {error.error_string.strip()} "
@@ -194,14 +201,9 @@ def save(
         partial.unlink(missing_ok=True)
 
 
-def _check_rate(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
-        raise ParameterError(f"{name}={value!r}: must be a positive whole number of Hz")
-
-
 def _check_part(sample_rate: int | None, offset: float, duration: float | None) -> None:
     if sample_rate is not None:
-        _check_rate("sample_rate", sample_rate)
+        check_rate("sample_rate", sample_rate)
     if not (math.isfinite(offset) and offset >= 0):
         raise ParameterError(f"offset={offset!r}: must be 0 or more seconds")
     if duration is not None and not (math.isfinite(duration) and duration > 0):
@@ -259,14 +261,16 @@ def _past_end(reader: AudioReader, offset: float, n_frames: int) -> ParameterErr
 def _check_finite(
     samples: npt.NDArray[np.float32], name: str, file_rate: int, offset: float
 ) -> None:
-    finite = np.isfinite(samples).all(axis=1)
-    if not finite.all():
-        first = int(np.argmin(finite))
-        seconds = (int(offset * file_rate) + first) / file_rate
-        raise DecodeError(
-            f"{name}: {int((~finite).sum())} frame(s) hold NaN or infinite samples, the first at "
-            f"{seconds:.3f} s; repair or leave out the file"
-        )
+    # Comparisons with NaN are false.
+    if samples.size == 0 or (samples.min() >= -_LOUDEST and samples.max() <= _LOUDEST):
+        return
+    sound = (np.abs(samples) <= _LOUDEST).all(axis=1)
+    first = int(np.argmin(sound))
+    seconds = (int(offset * file_rate) + first) / file_rate
+    raise DecodeError(
+        f"{name}: {int((~sound).sum())} frame(s) hold NaN or infinite samples, or some beyond "
+        f"{_LOUDEST:g}, the first at {seconds:.3f} s; repair or leave out the file"
+    )
 
 
 def _resample(
@@ -305,7 +309,7 @@ def _samples_to_write(waveform: Tensor, encoding: str) -> npt.NDArray[np.floatin
             "tensor (time,) or (channel, time)"
         )
     wide = encoding == "DOUBLE" or waveform.dtype == torch.float64
-    samples = waveform.to(torch.float64 if wide else torch.float32).reshape(-1, waveform.shape[-1])
+    samples = torch.atleast_2d(waveform).to(torch.float64 if wide else torch.float32)
     if not bool(torch.isfinite(samples).all()):
         raise ParameterError("waveform holds NaN or infinite samples: must be finite; clean it")
     peak = float(samples.abs().max()) if samples.numel() else 0.0

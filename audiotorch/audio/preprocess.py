@@ -17,7 +17,7 @@ from torch.nn.functional import conv1d, pad
 
 from audiotorch.errors import ParameterError
 
-__all__ = ["Normalize", "PadOrTrim", "Resample", "ToMono"]
+__all__ = ["Normalize", "PadOrTrim", "Resample", "ToMono", "check_rate", "length_mask"]
 
 _MAX_PHASES = 2048  # up to here soxr itself works by exact phases, so that one kernel is its all
 _NEGLIGIBLE = 1e-9  # of the kernel's peak; soxr's HQ filter itself stops at 2e-7
@@ -78,8 +78,8 @@ class Resample(nn.Module):
 
     def __init__(self, orig_freq: int, new_freq: int) -> None:
         super().__init__()
-        self.orig_freq = _whole("orig_freq", orig_freq)
-        self.new_freq = _whole("new_freq", new_freq)
+        self.orig_freq = check_rate("orig_freq", orig_freq)
+        self.new_freq = check_rate("new_freq", new_freq)
         divisor = math.gcd(self.orig_freq, self.new_freq)
         self.n_in = self.orig_freq // divisor
         self.n_out = self.new_freq // divisor
@@ -158,7 +158,7 @@ class PadOrTrim(nn.Module):
 
     def __init__(self, sample_rate: int, duration: float) -> None:
         super().__init__()
-        sample_rate = _whole("sample_rate", sample_rate)
+        sample_rate = check_rate("sample_rate", sample_rate)
         if not (math.isfinite(duration) and round(duration * sample_rate) > 0):
             raise ParameterError(
                 f"duration={duration!r}: must be above 0 seconds and give at least one sample "
@@ -239,7 +239,30 @@ class Normalize(nn.Module):
         return waveform * torch.where(audible, gain, torch.ones_like(gain)), lengths
 
 
-def _whole(name: str, value: int) -> int:
+def length_mask(lengths: Tensor, size: int) -> Tensor:
+    """Return True where a position lies inside its clip.
+
+    Args:
+        lengths: int64, samples or frames of each clip.
+        size: length of the padded axis.
+
+    Shape:
+        - Input: `(...)`
+        - Output: `(..., size)`, bool.
+    """
+    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(-1)
+
+
+def check_rate(name: str, value: object) -> int:
+    """Return a sample rate as an int.
+
+    Args:
+        name: what the caller's argument is called.
+        value: what was given.
+
+    Raises:
+        ParameterError: it is no positive whole number.
+    """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
         raise ParameterError(f"{name}={value!r}: must be a positive whole number of Hz")
     return int(value)
@@ -271,8 +294,7 @@ def _silence_past(waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
     """Zero each clip from its length on; what stood there, NaN too, has no part in anything."""
     if lengths is None:
         return waveform
-    inside = torch.arange(waveform.shape[-1], device=waveform.device) < lengths.unsqueeze(-1)
-    return torch.where(inside, waveform, torch.zeros_like(waveform))
+    return waveform.masked_fill(~length_mask(lengths, waveform.shape[-1]), 0.0)
 
 
 def _soxr_kernel(n_in: int, n_out: int) -> Tuple[npt.NDArray[np.float64], int]:

@@ -18,7 +18,7 @@ import soundfile
 
 from audiotorch.errors import DecodeError, ParameterError
 
-__all__ = ["AudioReader", "Source", "bit_depth", "open_source"]
+__all__ = ["AudioReader", "Source", "bit_depth", "open_source", "source_name"]
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 """What can be read: a path, a file's whole content, or an open binary file."""
@@ -141,7 +141,7 @@ def open_source(source: Source) -> Iterator[AudioReader]:
         ParameterError: `source` is none of these.
         DecodeError: it is missing, unreadable, of a format not supported, corrupt or truncated.
     """
-    name = _name(source)
+    name = source_name(source)
     with _binary(source, name) as handle:
         if handle.seek(0, os.SEEK_END) == 0:
             raise DecodeError(f"{name}: the file is empty (0 bytes); fetch or record it again")
@@ -163,7 +163,15 @@ def open_source(source: Source) -> Iterator[AudioReader]:
             yield reader
 
 
-def _name(source: Source) -> str:
+def source_name(source: Source) -> str:
+    """What messages call a source: its path, the file object's name, or its type.
+
+    Args:
+        source: path, a file's content as bytes, or a binary file object.
+
+    Raises:
+        ParameterError: `source` is none of these.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         return "<bytes>"
     if isinstance(source, str | os.PathLike):

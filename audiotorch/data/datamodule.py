@@ -20,7 +20,7 @@ from audiotorch.data.manifest import (
     sort_labels,
 )
 from audiotorch.data.splits import MIN_GROUPS, Splits, group_count, split_clips
-from audiotorch.errors import ParameterError
+from audiotorch.errors import ParameterError, printable
 
 __all__ = ["AudioDataModule", "AudioDataset", "Batch", "EpochSampler", "collate"]
 
@@ -217,7 +217,7 @@ class AudioDataModule(LightningDataModule):
     def _without_failures(self, clips: list[Clip]) -> list[Clip]:
         if not self.failures:
             return clips
-        lines = [f"{path}: {reason}" for path, reason in self.failures]
+        lines = [printable(f"{path}: {reason}") for path, reason in self.failures]
         summary = f"{len(lines)} of {len(clips)} files cannot be used"
         if self.on_error == "raise":
             more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
@@ -243,7 +243,7 @@ class AudioDataModule(LightningDataModule):
             len(self.splits.test),
         )
         for note in self.splits.notes:
-            log.warning("%s", note)
+            log.warning("%s", printable(note))
 
     def _check_settings(self) -> None:
         for name, least in (("sample_rate", 1), ("batch_size", 1), ("num_workers", 0), ("seed", 0)):
@@ -252,8 +252,8 @@ class AudioDataModule(LightningDataModule):
                 raise ParameterError(f"{name}={value!r}: must be an integer of at least {least}")
         for name in ("min_duration", "cache_gb"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ParameterError(f"{name}={value!r}: must be finite and at least 0")
+            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+                raise ParameterError(f"{name}={value!r}: must be a finite number of at least 0")
         longest = self.max_duration
         if longest is not None and not (longest > 0 and longest >= self.min_duration):
             raise ParameterError(

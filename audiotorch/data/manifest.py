@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audiotorch.audio.io import AUDIO_SUFFIXES
-from audiotorch.errors import ParameterError
+from audiotorch.errors import ParameterError, printable
 
 __all__ = ["Clip", "check_clips", "from_folder", "from_glob", "from_table", "sort_labels"]
 
@@ -69,7 +69,7 @@ def from_folder(root: str | Path) -> list[Clip]:
             continue
         files = _audio_files(class_folder, "**/*")
         if not files:
-            log.warning("%s holds no audio and makes no class", class_folder)
+            log.warning("%s holds no audio and makes no class", printable(str(class_folder)))
         clips += [Clip(path, class_folder.name) for path in files]
     if not clips:
         loose = len(_audio_files(folder, "*"))

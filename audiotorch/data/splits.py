@@ -125,9 +125,9 @@ def _check_settings(validation: str | None, val_fraction: float, test_fraction: 
             f"validation={validation!r}: must be 'group', 'clip', 'none' or null (chosen by the "
             "data)"
         )
-    if not 0.0 < val_fraction <= 0.5:
+    if val_fraction is None or not 0.0 < val_fraction <= 0.5:
         raise ParameterError(f"val_fraction={val_fraction}: must be above 0, at most 0.5; try 0.15")
-    if not 0.0 <= test_fraction <= 0.5:
+    if test_fraction is None or not 0.0 <= test_fraction <= 0.5:
         raise ParameterError(f"test_fraction={test_fraction}: must be from 0 to 0.5; try 0.2")
 
 

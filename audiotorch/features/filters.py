@@ -1,8 +1,6 @@
 """Windows and filter banks, built in float64 as librosa builds them."""
 
 import numpy as np
-import scipy.fft
-import scipy.signal
 import torch
 from torch import Tensor
 
@@ -34,6 +32,9 @@ def window(name: str, win_length: int, n_fft: int) -> Tensor:
     Reference:
         Same values as `librosa.filters.get_window` and `librosa.util.pad_center`.
     """
+    # Imported where it is used: at the top it would be a third of the time audiotorch loads in.
+    import scipy.signal
+
     if not 1 <= win_length <= n_fft:
         raise ParameterError(f"win_length={win_length}: must lie in 1 to n_fft={n_fft}")
     try:
@@ -184,6 +185,8 @@ def dct_matrix(n_out: int, n_in: int, *, dct_type: int = 2, norm: str | None = "
     Reference:
         `scipy.fft.dct` applied to the identity.
     """
+    import scipy.fft
+
     if not 1 <= n_out <= n_in:
         raise ParameterError(f"n_mfcc={n_out}: must lie in 1 to n_mels={n_in}")
     if dct_type not in (1, 2, 3, 4):

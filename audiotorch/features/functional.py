@@ -5,6 +5,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from audiotorch.audio.preprocess import length_mask
 from audiotorch.errors import ParameterError
 
 __all__ = [
@@ -17,20 +18,6 @@ __all__ = [
     "stft",
     "stretch_frames",
 ]
-
-
-def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """Return True where a position lies inside its clip.
-
-    Args:
-        lengths: int64, samples or frames of each clip.
-        size: length of the padded axis.
-
-    Shape:
-        - Input: `(...)`
-        - Output: `(..., size)`, bool.
-    """
-    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(-1)
 
 
 def mask_samples(waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:

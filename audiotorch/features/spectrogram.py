@@ -7,7 +7,6 @@ range of the whole batch for `top_db`, and pad deltas where librosa fits a polyn
 from typing import Any, Optional, Union
 
 import numpy as np
-import scipy.signal
 import torch
 from torch import Tensor, nn
 
@@ -324,6 +323,8 @@ class Delta(nn.Module):
     weights: Tensor
 
     def __init__(self, order: int = 1, width: int = 9) -> None:
+        from scipy.signal import savgol_coeffs
+
         super().__init__()
         if width < 3 or width % 2 == 0:
             raise ParameterError(f"width={width}: must be odd and at least 3")
@@ -333,10 +334,7 @@ class Delta(nn.Module):
         self.width = width
         # Row o holds the weights that give the derivative at frame o of a window of `width` frames.
         # "dot" weights correlate with the window as it stands.
-        rows = [
-            scipy.signal.savgol_coeffs(width, order, deriv=order, pos=o, use="dot")
-            for o in range(width)
-        ]
+        rows = [savgol_coeffs(width, order, deriv=order, pos=o, use="dot") for o in range(width)]
         self.register_buffer("weights", torch.from_numpy(np.stack(rows)), persistent=False)
 
     def forward(self, feature: Tensor, frame_counts: Optional[Tensor] = None) -> Tensor:

@@ -15,6 +15,7 @@ import torchaudio
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
+from audiotorch.features.functional import length_mask
 from audiotorch.training.noise import NoiseSource
 from audiotorch.training.warp import anchor_frames, formant_rows, interpolate_axis
 
@@ -124,9 +125,7 @@ class Augment(nn.Module):
             self.noise = NoiseSource(self.sample_rate, noise_root)
 
     @staticmethod
-    def generator(
-        seed: int, epoch: int, step: int, device: torch.device | str | None = None
-    ) -> torch.Generator:
+    def generator(seed: int, epoch: int, step: int) -> torch.Generator:
         """Return the generator of one step, a function of the three numbers alone.
 
         Nothing has to be stored to resume a run: the same step draws the same numbers.
@@ -135,7 +134,6 @@ class Augment(nn.Module):
             seed: the run's seed; distributed runs add their rank.
             epoch: number of the epoch.
             step: number of the batch.
-            device: where the batch lies; without influence, since numbers are drawn on the CPU.
         """
         digest = hashlib.blake2b(f"{seed}/{epoch}/{step}".encode(), digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
@@ -317,7 +315,7 @@ def _move(draws: Tensor, like: Tensor) -> Tensor:
 
 
 def _zero_beyond(x: Tensor, lengths: Tensor) -> Tensor:
-    valid = torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
+    valid = length_mask(lengths, x.shape[-1])
     return x.where(valid.view(valid.shape[0], *[1] * (x.ndim - 2), -1), 0)
 
 

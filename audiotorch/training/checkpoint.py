@@ -54,11 +54,16 @@ class Checkpoints(Checkpoint):
         return best if self.keep_best and best.is_file() else self.folder / "last.ckpt"
 
     def adopt(self, source: Path) -> None:
-        """Take over the best checkpoint of the run that is resumed from `source`."""
+        """Take over `source`, which is resumed from, and the best checkpoint beside it."""
+        if source.parent.resolve() == self.folder.resolve():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _replace(source, self.folder / "last.ckpt")
         best = source.parent / "best.ckpt"
-        if self.keep_best and best.is_file() and best.parent.resolve() != self.folder.resolve():
-            self.folder.mkdir(parents=True, exist_ok=True)
+        if self.keep_best and best.is_file():
             _replace(best, self.folder / "best.ckpt")
+        else:
+            (self.folder / "best.ckpt").unlink(missing_ok=True)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the files; Lightning calls this after validation and after other callbacks."""
@@ -73,6 +78,8 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             if better:
                 _replace(partial, self.folder / "best.ckpt")
+            elif self.best is None:  # An earlier run in this directory left one.
+                (self.folder / "best.ckpt").unlink(missing_ok=True)
             os.replace(partial, self.folder / "last.ckpt")
         trainer.strategy.barrier()
 
@@ -82,7 +89,7 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint's record, unless its best file is lost."""
-        if (self.folder / "best.ckpt").is_file():
+        if self.keep_best and (self.folder / "best.ckpt").is_file():
             self.best = state_dict["best"]
 
 
@@ -160,7 +167,10 @@ def load_checkpoint_pipeline(path: str | os.PathLike[str], trusted: bool = False
     checkpoint = read_checkpoint(file)
     ours = checkpoint["audiotorch"]
     try:
-        pipeline = build_pipeline(ours["config"], ours["labels"], trusted)
+        config = OmegaConf.create(ours["config"])
+        if config.model.get("pretrained"):
+            config.model.pretrained = False  # No download of what is replaced at once.
+        pipeline = build_pipeline(config, ours["labels"], trusted)
         state = _part(checkpoint["state_dict"], "pipeline.")
         averaged = _part(checkpoint["state_dict"], "average.module.")
         pipeline.load_state_dict(state)

@@ -26,7 +26,7 @@ _DRAWINGS = 5
 
 
 class Drawings(Callback):
-    """Draws the validation into TensorBoard, a few times during the run and at its end.
+    """Draws the validation into TensorBoard, a few times on the way to the last planned epoch.
 
     The confusion matrix, and of the clips that were answered wrongly those with the largest loss:
     their features as an image and their audio to play, tagged by rank. The model's graph is drawn

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from audiotorch.errors import AudioTorchError, ParameterError
+from audiotorch.errors import AudioTorchError, ParameterError, printable
 from audiotorch.training.build import config_dir
 
 __all__ = ["check_kinds", "explain", "run_hydra"]
@@ -62,11 +62,13 @@ def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
             refused.append(explain(error))
         except ValueError as error:
             # Hydra's own complaint about `experiment=null`.
-            if "Config group override" not in str(error):
+            if "Config group override" in str(error):
+                refused.append("a group cannot be null: leave it out, or remove it with ~GROUP")
+            # The sweeper's, that a refused run has no figure.
+            elif not refused or "float-castable" not in str(error):
                 raise
-            refused.append("a group cannot be null: leave it out, or remove it with ~GROUP")
     for line in refused:
-        print(f"audiotorch train: {line}", file=sys.stderr)
+        print(f"audiotorch train: {printable(line)}", file=sys.stderr)
     return 2 if refused else 0
 
 

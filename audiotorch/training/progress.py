@@ -40,11 +40,11 @@ class EpochLines(Callback):
         log.info("%s", "  ".join([done, *parts, f"{seconds:.1f} s"]))
 
 
-def progress() -> list[Callback]:
+def progress() -> Callback:
     """The progress bar if somebody watches, else one line for each epoch."""
     if sys.stdout.isatty():
-        return [RichProgressBar(leave=False)]
-    return [EpochLines()]
+        return RichProgressBar(leave=False)
+    return EpochLines()
 
 
 @contextmanager

@@ -176,11 +176,14 @@ class ClassificationTask(L.LightningModule):
         torch.manual_seed(generator.initial_seed())
         waveform, lengths = batch.waveform, batch.lengths
         target = F.one_hot(batch.target, self.n_classes).to(waveform.dtype)
-        if self.augment is not None:
-            waveform, lengths, target = self.augment.waveform(waveform, lengths, target, generator)
-        x, counts = self._front(waveform, lengths)
-        if self.augment is not None and x.ndim == 4:
-            x = self.augment.image(x, counts, generator)
+        with _full_precision(waveform):
+            if self.augment is not None:
+                waveform, lengths, target = self.augment.waveform(
+                    waveform, lengths, target, generator
+                )
+            x, counts = self.pipeline.front(waveform, lengths)
+            if self.augment is not None and x.ndim == 4:
+                x = self.augment.image(x, counts, generator)
         loss = F.cross_entropy(
             self.pipeline.model(x, counts),
             target,
@@ -197,11 +200,6 @@ class ClassificationTask(L.LightningModule):
             sync_dist=True,
         )
         return loss
-
-    def _front(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Features in full precision: half of it would drown quiet bands."""
-        with torch.autocast(waveform.device.type, enabled=False):
-            return self.pipeline.front(waveform, lengths)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Move the averaged weights towards the new ones."""
@@ -226,7 +224,8 @@ class ClassificationTask(L.LightningModule):
         return self._evaluate(batch, "test")
 
     def _evaluate(self, batch: Batch, stage: str) -> dict[str, Tensor]:
-        x, counts = self._front(batch.waveform, batch.lengths)
+        with _full_precision(batch.waveform):
+            x, counts = self.pipeline.front(batch.waveform, batch.lengths)
         network: nn.Module = self.pipeline.model if self.average is None else self.average.module
         logits = network(x, counts).float()
         losses = F.cross_entropy(logits, batch.target, reduction="none")
@@ -290,6 +289,11 @@ class ClassificationTask(L.LightningModule):
 def _check_share(name: str, value: float) -> None:
     if not 0 <= value < 1:
         raise ParameterError(f"{name}={value!r}: must be from 0 to below 1; change task.{name}")
+
+
+def _full_precision(waveform: Tensor) -> torch.autocast:
+    """No mixed precision for resampling and features: half of it would drown quiet bands."""
+    return torch.autocast(waveform.device.type, enabled=False)
 
 
 def _class_weights(choice: str | None, counts: Tensor | None) -> Tensor | None:

@@ -35,7 +35,7 @@ from audiotorch.training.checkpoint import (
 )
 from audiotorch.training.drawings import Drawings, flatten
 from audiotorch.training.entry import run_hydra
-from audiotorch.training.progress import progress, quiet
+from audiotorch.training.progress import EpochLines, progress, quiet
 from audiotorch.training.tasks import ClassificationTask
 
 __all__ = ["main", "train"]
@@ -101,7 +101,6 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
         data.setup()
         plain = OmegaConf.to_container(config, resolve=True)
         assert isinstance(plain, dict)
-        _write(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         pipeline = build_pipeline(plain, data.labels)
         _prepare(pipeline, config, data, resume)
         task = _build_task(config, plain, pipeline, data)
@@ -109,8 +108,9 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
             run_dir / "checkpoints", keep_best=bool(data.splits.val) and not data.fixed_schedule
         )
         trainer = _build_trainer(config, data, run_dir, checkpoints)
-        if resume is not None:
+        if resume is not None and _is_first_process():
             checkpoints.adopt(resume)
+        _write(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         loaders = _Loaders(data, first_epoch)
         trainer.fit(task, datamodule=loaders, ckpt_path=resume, weights_only=True)
         metrics = _finish(trainer, task, data, checkpoints)
@@ -157,7 +157,7 @@ def _prepare(
         return  # The checkpoint holds both.
     features: Any = pipeline.features
     if getattr(features, "normalize", None) == "dataset":
-        features.fit((b.waveform, b.lengths) for b in data.train_dataloader())
+        features.fit(pipeline.prepare(b.waveform, b.lengths) for b in data.train_dataloader())
     if config.model.init_from is not None:
         take_weights(pipeline, config.model.init_from)
 
@@ -180,7 +180,7 @@ def _build_trainer(
     config: DictConfig, data: AudioDataModule, run_dir: Path, checkpoints: Checkpoints
 ) -> L.Trainer:
     bar = progress()
-    callbacks: list[Callback] = [*bar, Drawings(), LearningRateMonitor("step"), checkpoints]
+    callbacks: list[Callback] = [bar, Drawings(), LearningRateMonitor("step"), checkpoints]
     patience = config.early_stopping_patience
     if patience is not None and checkpoints.keep_best:
         callbacks.append(EarlyStopping("val/loss", patience=patience))
@@ -191,7 +191,8 @@ def _build_trainer(
         "logger": TensorBoardLogger(run_dir, name="tb", version="", default_hp_metric=False),
         "default_root_dir": run_dir,
         "enable_model_summary": False,
-        "enable_progress_bar": len(bar) > 0 and not type(bar[0]).__name__ == "EpochLines",
+        "enable_progress_bar": not isinstance(bar, EpochLines),
+        "accelerator": _accelerator(config.trainer),
         "precision": _precision(config.trainer),
         # A logging interval longer than an epoch would log nothing.
         "log_every_n_steps": min(config.trainer.log_every_n_steps, len(data.train_dataloader())),
@@ -202,13 +203,21 @@ def _build_trainer(
     return trainer
 
 
+def _accelerator(trainer: DictConfig) -> str:
+    """CUDA or CPU where the choice is ours: Apple's GPU has no float64, which spectra need."""
+    if trainer.accelerator != "auto":
+        return str(trainer.accelerator)
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _precision(trainer: DictConfig) -> Any:
     """Mixed precision where it pays and is safe: on CUDA, in bfloat16 if the device has it."""
     if trainer.precision != "auto":
         return trainer.precision
     if trainer.accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
         return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if has_bfloat16 else "16-mixed"
 
 
 def _finish(
