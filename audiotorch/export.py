@@ -1,6 +1,7 @@
 """A Pipeline as files: TorchScript, the torch.export program, what they say, and reading them."""
 
 import copy
+import io
 import json
 import math
 import os
@@ -267,15 +268,18 @@ def _ignore_torchscript_deprecation() -> Iterator[None]:
 
 
 def _save_script(module: nn.Module, path: Path, metadata: str) -> None:
+    # In memory first: on a full disk torch's own writer ends the whole process.
+    content = io.BytesIO()
     try:
         with _ignore_torchscript_deprecation():
             scripted = torch.jit.script(module)
-            torch.jit.save(scripted, os.fspath(path), _extra_files={METADATA: metadata})
+            torch.jit.save(scripted, content, _extra_files={METADATA: metadata})
     except (RuntimeError, torch.jit.frontend.NotSupportedError) as error:
         raise ExportError(
             f"the Pipeline does not script ({_first_line(error)}): "
             "change the module named there; nothing was written"
         ) from error
+    path.write_bytes(content.getvalue())
 
 
 def _save_program(module: Pipeline, path: Path, metadata: str) -> None:
@@ -301,7 +305,9 @@ def _save_program(module: Pipeline, path: Path, metadata: str) -> None:
             f"torch.export fixed the input to sizes {tuple(waveform.meta['val'].shape)}: remove "
             "what depends on the batch size or the number of samples; nothing was written"
         )
-    save(program, os.fspath(path), extra_files={METADATA: metadata})
+    content = io.BytesIO()
+    save(program, content, extra_files={METADATA: metadata})
+    path.write_bytes(content.getvalue())
 
 
 def _signals(batch: int, n_samples: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -339,7 +345,8 @@ def _answer_cases(module: Pipeline) -> list[_Case]:
 
 def _check_file(path: Path, cases: Iterable[_Case]) -> None:
     """Refuse a file that, as it lies on the disk, answers otherwise than the eager module."""
-    module = _reload(path)
+    script = path.suffix == ".ts"
+    module: nn.Module = _load_script(path) if script else torch.export.load(path).module()
     for case in cases:
         what = f"the {path.suffix} file on {case.name}"
         try:
@@ -351,14 +358,6 @@ def _check_file(path: Path, cases: Iterable[_Case]) -> None:
                 "input when exported; nothing was written"
             ) from error
         _compare(case.answer, answer, what)
-
-
-def _reload(path: Path) -> nn.Module:
-    if path.suffix == ".ts":
-        return _load_script(path)
-    from torch.export import load
-
-    return load(os.fspath(path)).module()
 
 
 def _load_script(path: str | os.PathLike[str]) -> torch.jit.ScriptModule:

@@ -18,6 +18,7 @@ from audiotorch.features.functional import mask_samples
 __all__ = ["Pipeline", "Prediction", "predict"]
 
 _TASKS = ("classification", "multilabel", "anomaly")
+_MAX_SAMPLES = 1 << 22  # of a batch of files; a CNN's images take a hundred bytes a sample
 
 
 class _Chain(nn.Module):
@@ -385,10 +386,11 @@ def _answer(
 
 
 def _batches(lengths: dict[int, int]) -> Iterator[list[int]]:
-    """Group clips so that none is padded to more than twice its length."""
+    """Group clips so that none is padded to more than twice its length, and memory is bounded."""
     batch: list[int] = []
     for i in sorted(lengths, key=lengths.__getitem__):
-        if batch and lengths[i] > 2 * lengths[batch[0]]:
+        full = (len(batch) + 1) * lengths[i] > _MAX_SAMPLES
+        if batch and (full or lengths[i] > 2 * lengths[batch[0]]):
             yield batch
             batch = []
         batch.append(i)

@@ -1,7 +1,9 @@
 """Pictures of sounds and answers, drawn with matplotlib."""
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +114,8 @@ def pixels(figure: "Figure") -> np.ndarray:
         - Output: `(height, width, 3)`, uint8
     """
     canvas: Any = figure.canvas
-    canvas.draw()
+    with _any_glyph():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
@@ -126,8 +129,17 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.tmp")
-    figure.savefig(partial, dpi=110, format="png")
+    with _any_glyph():
+        figure.savefig(partial, dpi=110, format="png")
     os.replace(partial, path)
+
+
+@contextmanager
+def _any_glyph() -> Iterator[None]:
+    """Let a name that the font cannot show be drawn as boxes, without a warning a letter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def _draw_mel(axes: "Axes", waveform: Tensor, sample_rate: int) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from audiotorch.errors import ParameterError
+from audiotorch.features import SpectrogramImage
 from audiotorch.training.augment import Augment
 from audiotorch.training.noise import NoiseSource
 from audiotorch.training.warp import anchor_frames, formant_rows, interpolate_axis
@@ -27,7 +28,6 @@ WAVEFORM_ON: dict[str, Any] = {
     "noise_snr_db": (5.0, 20.0),
     "time_shift": 0.3,
     "speed": (0.9, 1.0, 1.1),
-    "mixup": 0.4,
 }
 IMAGE_ON: dict[str, Any] = {
     "formant": 0.15,
@@ -37,6 +37,8 @@ IMAGE_ON: dict[str, Any] = {
     "n_time_masks": 2,
     "time_mask": 0.2,
 }
+MIX_ON: dict[str, Any] = {"mixup": 0.4}
+ALL_ON: dict[str, Any] = WAVEFORM_ON | IMAGE_ON | MIX_ON
 
 
 def _clips(lengths: Tensor, time: int | None = None) -> Tensor:
@@ -56,26 +58,39 @@ def _images(counts: Tensor, frames: int | None = None) -> Tensor:
 
 
 def _waveform(augment: Augment, lengths: Tensor = LENGTHS, step: int = 0) -> tuple[Tensor, ...]:
-    target = torch.eye(len(lengths))
-    return augment.waveform(_clips(lengths), lengths, target, Augment.generator(0, 0, step))
+    return augment.waveform(_clips(lengths), lengths, Augment.generator(0, 0, step))
+
+
+def _mix(augment: Augment, x: Tensor, counts: Tensor, step: int = 0) -> tuple[Tensor, ...]:
+    return augment.mix(x, counts, torch.eye(len(x)), Augment.generator(0, 0, step))
 
 
 def test_nothing_is_on_by_default() -> None:
-    waveform, lengths, target = _waveform(Augment(RATE))
+    waveform, lengths = _waveform(Augment(RATE))
     assert torch.equal(waveform, _clips(LENGTHS))
     assert torch.equal(lengths, LENGTHS)
-    assert torch.equal(target, torch.eye(4))
     image = _images(COUNTS)
     assert torch.equal(Augment(RATE).image(image, COUNTS, Augment.generator(0, 0, 0)), image)
 
 
 def test_evaluation_changes_nothing() -> None:
-    augment = Augment(RATE, **WAVEFORM_ON, **IMAGE_ON).eval()
-    waveform, lengths, target = _clips(LENGTHS), LENGTHS, torch.eye(4)
-    result = augment.waveform(waveform, lengths, target, Augment.generator(0, 0, 0))
-    assert all(a is b for a, b in zip(result, (waveform, lengths, target), strict=True))
+    augment = Augment(RATE, **ALL_ON).eval()
+    waveform, lengths = _clips(LENGTHS), LENGTHS
+    result = augment.waveform(waveform, lengths, Augment.generator(0, 0, 0))
+    assert all(a is b for a, b in zip(result, (waveform, lengths), strict=True))
     image = _images(COUNTS)
     assert augment.image(image, COUNTS, Augment.generator(0, 0, 0)) is image
+
+
+@pytest.mark.parametrize("augment", [Augment(RATE), Augment(RATE, **MIX_ON).eval()])
+@pytest.mark.parametrize("x", [_images(COUNTS), torch.randn(4, 12)])
+def test_mix_is_the_identity_when_off_or_in_evaluation(augment: Augment, x: Tensor) -> None:
+    inputs = (x, COUNTS, torch.eye(4))
+    generator = _key(0)
+    before = generator.get_state()
+    result = augment.mix(*inputs, generator)
+    assert all(a is b for a, b in zip(result, inputs, strict=True))
+    assert torch.equal(generator.get_state(), before)
 
 
 def test_gain_is_one_uniform_factor_for_each_clip() -> None:
@@ -115,7 +130,7 @@ def test_silent_clip_stays_silent() -> None:
     augment = Augment(RATE, noise_snr_db=(0, 0), noise_probability=1.0)
     silence = torch.zeros(2, 100)
     lengths = torch.tensor([100, 0])
-    changed = augment.waveform(silence, lengths, torch.eye(2), Augment.generator(0, 0, 0))[0]
+    changed = augment.waveform(silence, lengths, Augment.generator(0, 0, 0))[0]
     assert torch.equal(changed, silence)
 
 
@@ -177,7 +192,7 @@ def test_speed_changes_length_and_frequency(factor: float) -> None:
     lengths = torch.tensor([22050, 11025])
     tone[1, 11025:] = 0
     augment = Augment(22050, speed=[factor])
-    fast, changed, _ = augment.waveform(tone, lengths, torch.eye(2), Augment.generator(0, 0, 0))
+    fast, changed = augment.waveform(tone, lengths, Augment.generator(0, 0, 0))
     assert changed.tolist() == [math.ceil(22050 / factor - 1e-6), math.ceil(11025 / factor - 1e-6)]
     assert fast.shape[1] == changed[0]
     assert not fast[1, int(changed[1]) :].any()
@@ -197,32 +212,71 @@ def test_speed_draws_each_factor() -> None:
 
 def test_unit_speed_among_others_keeps_the_samples() -> None:
     lengths = torch.full((30,), 90)
-    fast, changed, _ = _waveform(Augment(RATE, speed=(0.9, 1.0)), lengths)
+    fast, changed = _waveform(Augment(RATE, speed=(0.9, 1.0)), lengths)
     kept = changed == 90
     assert 0 < kept.sum() < 30
     assert torch.equal(fast[kept, :90], _clips(lengths)[kept])
     assert not fast[kept, 90:].any()
 
 
-def test_mixup_mixes_clips_and_targets_alike() -> None:
-    lengths = torch.arange(200, 400)
-    before = _clips(lengths)
-    mixed, longer, target = _waveform(Augment(RATE, mixup=0.4), lengths)
+def test_mixup_mixes_images_and_targets_alike() -> None:
+    counts = torch.arange(200) % 60 + 1
+    image = _images(counts)
+    mixed, longer, target = _mix(Augment(RATE, mixup=0.4), image, counts)
     assert torch.allclose(target.sum(1), torch.ones(200))
-    assert torch.allclose(mixed, target @ before, atol=1e-6)
+    assert torch.allclose(mixed, torch.einsum("ij,jcmf->icmf", target, image), atol=1e-5)
+    assert (target > 0).sum(1).max() == 2
+    expected = torch.stack([counts[row > 0].max() for row in target])
+    # A clip whose own weight was rounded to 0 counts all the same.
+    assert (longer >= expected).all()
+    both = target.diagonal() > 0
+    assert torch.equal(longer[both], expected[both])
+    assert (longer > counts).any()
+    assert not mixed.permute(0, 3, 1, 2)[torch.arange(60) >= longer[:, None]].any()
     own = target.diagonal()
-    for row in range(200):
-        assert longer[row] == lengths[target[row] > 0].max()
     drawn = own[own < 1].double().numpy()
     assert scipy.stats.kstest(drawn, scipy.stats.beta(0.4, 0.4).cdf).pvalue > 0.01
 
 
-def test_mixup_probability_leaves_the_other_clips_alone() -> None:
-    lengths = torch.full((400,), 50)
-    mixed, _, target = _waveform(Augment(RATE, mixup=1.0, mixup_probability=0.25), lengths)
+def test_mixup_mixes_vectors_and_targets_alike() -> None:
+    counts = torch.arange(1, 101)
+    # Counts are of frames, not of the vector's entries, all of which are mixed.
+    vectors = torch.randn(100, 30, generator=_key(9))
+    mixed, longer, target = _mix(Augment(RATE, mixup=1.0), vectors, counts)
+    assert torch.allclose(mixed, target @ vectors, atol=1e-5)
+    assert torch.equal(longer, torch.stack([counts[row > 0].max() for row in target]))
+    assert (target.diagonal() < 1).sum() > 90
+
+
+@pytest.mark.parametrize("x", [_images(torch.full((400,), 5)), torch.randn(400, 12)])
+def test_mixup_probability_leaves_the_other_clips_alone(x: Tensor) -> None:
+    counts = torch.arange(400) % 5 + 1
+    x = x.where(torch.arange(5) < counts.view(-1, 1, 1, 1), 0) if x.ndim == 4 else x
+    mixed, longer, target = _mix(Augment(RATE, mixup=1.0, mixup_probability=0.25), x, counts)
     alone = target.diagonal() == 1
-    assert torch.equal(mixed[alone], _clips(lengths)[alone])
+    assert torch.equal(mixed[alone], x[alone])
+    assert torch.equal(longer[alone], counts[alone])
+    # A permutation leaves a clip in its place about once in a batch.
     assert scipy.stats.binomtest(int(alone.sum()), 400, 0.75).pvalue > 0.01
+
+
+def test_mixup_shares_do_not_depend_on_recording_levels() -> None:
+    lengths = torch.tensor([8000, 8000])
+    clips = _clips(lengths) * torch.tensor([[1.0], [0.01]])
+    features = SpectrogramImage(RATE, 256, 128, n_mels=16)
+    counts = features.frame_counts(lengths)
+    augment = Augment(RATE, mixup=1.0)
+    loud, _, target = _mix(augment, features(clips, lengths), counts)
+    equal, _, same = _mix(augment, features(_clips(lengths), lengths), counts)
+    assert torch.equal(target, same)
+    assert torch.allclose(loud, equal, atol=1e-3)
+
+
+def test_mixup_keeps_dtypes() -> None:
+    augment = Augment(RATE, mixup=1.0)
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        mixed, counts, target = _mix(augment, _images(COUNTS).to(dtype), COUNTS)
+        assert (mixed.dtype, counts.dtype, target.dtype) == (dtype, torch.int64, torch.float32)
 
 
 @pytest.mark.parametrize("dim", [1, 2, -1])
@@ -330,16 +384,21 @@ def test_time_masks_stay_within_their_share_of_valid_frames() -> None:
     assert not torch.equal(masked, image)
 
 
+def _everything(augment: Augment, step: int) -> tuple[Tensor, ...]:
+    image = augment.image(_images(COUNTS), COUNTS, _key(step))
+    return (*_waveform(augment, step=step), image, *_mix(augment, image, COUNTS, step))
+
+
 def test_draws_follow_the_generator_alone() -> None:
-    augment = Augment(RATE, **WAVEFORM_ON, **IMAGE_ON)
+    augment = Augment(RATE, **ALL_ON)
     torch.manual_seed(1)
-    first = (*_waveform(augment, step=3), augment.image(_images(COUNTS), COUNTS, _key(3)))
+    first = _everything(augment, 3)
     torch.manual_seed(2)
-    second = (*_waveform(augment, step=3), augment.image(_images(COUNTS), COUNTS, _key(3)))
-    other = (*_waveform(augment, step=4), augment.image(_images(COUNTS), COUNTS, _key(4)))
+    second = _everything(augment, 3)
+    other = _everything(augment, 4)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert not torch.equal(first[2], other[2])
-    assert not torch.equal(first[3], other[3])
+    for changed in (0, 2, 3, 5):
+        assert not torch.equal(first[changed], other[changed])
 
 
 def _key(step: int) -> torch.Generator:
@@ -356,20 +415,17 @@ def test_global_random_state_is_left_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    augment = Augment(RATE, **WAVEFORM_ON, **IMAGE_ON)
-    _waveform(augment)
-    augment.image(_images(COUNTS), COUNTS, _key(0))
+    _everything(Augment(RATE, **ALL_ON), 0)
     assert torch.equal(torch.rand(1), expected)
 
 
 @pytest.mark.parametrize("name", list(WAVEFORM_ON))
 def test_waveform_does_not_depend_on_padding(name: str) -> None:
     augment = Augment(RATE, **{name: WAVEFORM_ON[name]})
-    near, near_lengths, near_target = _waveform(augment)
+    near, near_lengths = _waveform(augment)
     padded = _clips(LENGTHS, 8000 + 3 * RATE)
-    far, far_lengths, far_target = augment.waveform(padded, LENGTHS, torch.eye(4), _key(0))
+    far, far_lengths = augment.waveform(padded, LENGTHS, _key(0))
     assert torch.equal(near_lengths, far_lengths)
-    assert torch.equal(near_target, far_target)
     shared = min(near.shape[1], far.shape[1])
     assert torch.allclose(near[:, :shared], far[:, :shared], atol=1e-6)
     beyond = torch.arange(far.shape[1]) >= far_lengths[:, None]
@@ -385,40 +441,51 @@ def test_image_does_not_depend_on_padding() -> None:
     assert not far.transpose(1, 3)[beyond.nonzero(as_tuple=True)].any()
 
 
+def test_mix_does_not_depend_on_padding() -> None:
+    augment = Augment(RATE, mixup=1.0)
+    near = _mix(augment, _images(COUNTS), COUNTS)
+    far = _mix(augment, _images(COUNTS, 200), COUNTS)
+    assert torch.equal(near[0], far[0][:, :, :, :60])
+    assert not far[0][:, :, :, 60:].any()
+    assert torch.equal(near[1], far[1])
+    assert torch.equal(near[2], far[2])
+
+
 def test_what_lies_in_the_padding_does_not_matter() -> None:
-    augment = Augment(RATE, **WAVEFORM_ON, **IMAGE_ON)
+    augment = Augment(RATE, **ALL_ON)
     beyond = torch.arange(8000) >= LENGTHS[:, None]
     dirty = _clips(LENGTHS).masked_fill(beyond, math.nan)
     clean = _waveform(augment)[0]
-    assert torch.equal(augment.waveform(dirty, LENGTHS, torch.eye(4), _key(0))[0], clean)
+    assert torch.equal(augment.waveform(dirty, LENGTHS, _key(0))[0], clean)
     beyond = (torch.arange(60) >= COUNTS[:, None])[:, None, None]
     image = _images(COUNTS)
     clean = augment.image(image, COUNTS, _key(0))
-    assert torch.equal(augment.image(image.masked_fill(beyond, math.nan), COUNTS, _key(0)), clean)
+    dirty = image.masked_fill(beyond, math.nan)
+    assert torch.equal(augment.image(dirty, COUNTS, _key(0)), clean)
+    assert torch.equal(_mix(augment, dirty, COUNTS)[0], _mix(augment, image, COUNTS)[0])
 
 
 def test_input_is_not_modified() -> None:
-    augment = Augment(RATE, **WAVEFORM_ON, **IMAGE_ON)
-    waveform, lengths, target, image = (
-        _clips(LENGTHS),
-        LENGTHS.clone(),
-        torch.eye(4),
-        _images(COUNTS),
-    )
-    augment.waveform(waveform, lengths, target, _key(0))
-    augment.image(image, COUNTS, _key(0))
-    assert torch.equal(waveform, _clips(LENGTHS))
+    augment = Augment(RATE, **ALL_ON)
+    clips, lengths, image = _clips(LENGTHS), LENGTHS.clone(), _images(COUNTS)
+    counts, target = COUNTS.clone(), torch.eye(4)
+    augment.waveform(clips, lengths, _key(0))
+    augment.image(image, counts, _key(0))
+    augment.mix(image, counts, target, _key(0))
+    assert torch.equal(clips, _clips(LENGTHS))
     assert torch.equal(lengths, LENGTHS)
-    assert torch.equal(target, torch.eye(4))
     assert torch.equal(image, _images(COUNTS))
+    assert torch.equal(counts, COUNTS)
+    assert torch.equal(target, torch.eye(4))
 
 
 def test_gradients_flow_from_valid_samples_only() -> None:
-    augment = Augment(RATE, **WAVEFORM_ON, **IMAGE_ON)
+    augment = Augment(RATE, **ALL_ON)
     waveform = _clips(LENGTHS).requires_grad_()
-    augment.waveform(waveform, LENGTHS, torch.eye(4), _key(0))[0].square().sum().backward()
+    augment.waveform(waveform, LENGTHS, _key(0))[0].square().sum().backward()
     image = _images(COUNTS).requires_grad_()
-    augment.image(image, COUNTS, _key(0)).square().sum().backward()
+    changed = augment.image(image, COUNTS, _key(0))
+    _mix(augment, changed, COUNTS)[0].square().sum().backward()
     assert waveform.grad is not None
     assert image.grad is not None
     for grad, ends in ((waveform.grad, LENGTHS), (image.grad, COUNTS)):
@@ -435,13 +502,14 @@ class _Step(nn.Module):
 
     def forward(self, waveform: Tensor, lengths: Tensor, image: Tensor, counts: Tensor) -> Any:
         target = torch.eye(len(lengths), device=waveform.device)
-        changed = self.augment.waveform(waveform, lengths, target, _key(0))
-        return (*changed, self.augment.image(image, counts, _key(0)))
+        clips = self.augment.waveform(waveform, lengths, _key(0))
+        image = self.augment.image(image, counts, _key(0))
+        return (*clips, *self.augment.mix(image, counts, target, _key(0)))
 
 
 def test_tensors_stay_on_the_batch_device() -> None:
     # Speed and formant look at the values of their draws on the CPU, and fake ones have none.
-    on = {k: v for k, v in (WAVEFORM_ON | IMAGE_ON).items() if k not in ("speed", "formant")}
+    on = {k: v for k, v in ALL_ON.items() if k not in ("speed", "formant")}
     step = _Step(Augment(RATE, **on))
     batch = (_clips(LENGTHS), LENGTHS, _images(COUNTS), COUNTS)
     mode = FakeTensorMode()
@@ -452,11 +520,11 @@ def test_tensors_stay_on_the_batch_device() -> None:
     with mode:
         buffers = {name: fake(x) for name, x in step.named_buffers()}
         results = torch.func.functional_call(step, buffers, tuple(fake(x) for x in batch))
-    assert [result.device.type for result in results] == ["cuda"] * 4
+    assert [result.device.type for result in results] == ["cuda"] * 5
 
 
 def test_checkpoints_hold_nothing_of_it() -> None:
-    assert not Augment(RATE, **WAVEFORM_ON, **IMAGE_ON).state_dict()
+    assert not Augment(RATE, **ALL_ON).state_dict()
 
 
 def test_settings_come_from_yaml() -> None:
@@ -506,15 +574,31 @@ def test_refuses_a_noise_folder_without_recordings(tmp_path: Any) -> None:
 
 def test_refuses_batches_of_other_shapes() -> None:
     augment = Augment(RATE)
-    clips, target = torch.zeros(2, 10), torch.eye(2)
-    for bad in (
-        (clips[None], torch.tensor([10, 10]), target),
-        (clips, torch.tensor([10]), target),
-        (clips, torch.tensor([10, 10]), torch.tensor([0, 1])),
-    ):
-        with pytest.raises(ParameterError, match=r"must be \(batch, time\), \(batch,\) and"):
+    clips = torch.zeros(2, 10)
+    for bad in ((clips[None], torch.tensor([10, 10])), (clips, torch.tensor([10]))):
+        with pytest.raises(ParameterError, match=r"must be \(batch, time\) and \(batch,\); give"):
             augment.waveform(*bad, _key(0))
-    with pytest.raises(ParameterError, match=r"target=torch.int64: must be floating; use one_hot"):
-        augment.waveform(clips, torch.tensor([10, 10]), torch.eye(2).long(), _key(0))
+    with pytest.raises(ParameterError, match=r"waveform=torch.int64: must be floating; use"):
+        augment.waveform(clips.long(), torch.tensor([10, 10]), _key(0))
     with pytest.raises(ParameterError, match=r"must be \(batch, channel, mel, frames\) and"):
         augment.image(torch.zeros(2, 40, 60), torch.tensor([60, 60]), _key(0))
+
+
+def test_mix_refuses_inputs_that_do_not_fit() -> None:
+    augment = Augment(RATE, mixup=0.4)
+    x, counts, target = torch.zeros(2, 1, 40, 60), torch.tensor([60, 60]), torch.eye(2)
+    for bad in (
+        (x[:, 0], counts, target),
+        (x[:1], counts, target),
+        (x[0, 0, 0], counts, target),
+        (x, torch.tensor([60]), target),
+        (x, counts, torch.eye(3)),
+        (x, counts, torch.tensor([0, 1])),
+    ):
+        message = r"mel, frames\) or \(batch, n_features\), \(batch,\) and \(batch, n_classes\)"
+        with pytest.raises(ParameterError, match=message):
+            augment.mix(*bad, _key(0))
+    with pytest.raises(ParameterError, match=r"target=torch.int64: must be floating; use one_hot"):
+        augment.mix(x, counts, target.long(), _key(0))
+    with pytest.raises(ParameterError, match=r"x=torch.int64, .* must be floating"):
+        augment.mix(x.long(), counts, target, _key(0))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from audiotorch.data.datamodule import Batch
 from audiotorch.errors import ParameterError
-from audiotorch.features import SpectrogramImage
+from audiotorch.features import MFCCStatistics, SpectrogramImage
 from audiotorch.models import CNN, Linear
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
@@ -247,6 +247,34 @@ def test_mixed_precision_leaves_augmentation_and_features_alone(monkeypatch: pyt
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
             task.training_step(make_batches(1)[0], 0)
     assert torch.equal(*images)
+
+
+@pytest.mark.parametrize("features", [SpectrogramImage, MFCCStatistics])
+def test_mixup_mixes_what_the_model_gets(
+    monkeypatch: pytest.MonkeyPatch, features: type[nn.Module]
+):
+    front = features(4000, 128, 64, n_mels=20)
+    model = Linear(3, front.output_shape)
+    augment = Augment(4000, mixup=1.0)
+    task = make_task(Pipeline(front, model, labels=LABELS, sample_rate=4000), augment=augment)
+    monkeypatch.setattr(task, "log", lambda *_, **__: None)
+    given: list[tuple[Tensor, Tensor]] = []
+    model.register_forward_pre_hook(lambda _, inputs: given.append(inputs))
+    batch = make_batches(1)[0]
+    loss = task.train().training_step(batch, 0)
+    # With only mixup on, waveform and image still draw their rows.
+    generator = Augment.generator(42, 0, 0)
+    waveform, lengths = augment.waveform(batch.waveform, batch.lengths, generator)
+    x, counts = task.pipeline.front(waveform, lengths)
+    if x.ndim == 4:
+        augment.image(x, counts, generator)
+    mixed, longer, target = augment.mix(x, counts, torch.eye(3)[batch.target], generator)
+    assert not torch.equal(mixed, x)
+    assert torch.equal(given[0][0], mixed)
+    assert torch.equal(given[0][1], longer)
+    # In training mode batch norm takes the batch's own statistics: the same answer again.
+    expected = torch.nn.functional.cross_entropy(model(mixed, longer), target)
+    torch.testing.assert_close(loss, expected)
 
 
 def test_training_learns():

@@ -78,6 +78,7 @@ class AudioDataModule(LightningDataModule):
         self,
         root: str | Path | None = None,
         manifest: str | Path | None = None,
+        *,
         pattern: str | None = None,
         regex: str | None = None,
         file_column: str = "file",
@@ -260,5 +261,9 @@ class AudioDataModule(LightningDataModule):
                 f"max_duration={longest!r}: must be positive seconds of at least "
                 f"min_duration={self.min_duration}, or null for whole clips"
             )
+        for name in ("root", "manifest", "pattern", "regex"):
+            value = getattr(self, name)
+            if not isinstance(value, str | Path | None):
+                raise ParameterError(f"{name}={value!r}: must be one name, in quotes if need be")
         if self.on_error not in ("skip", "raise"):
             raise ParameterError(f"on_error={self.on_error!r}: must be 'skip' or 'raise'")

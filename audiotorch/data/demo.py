@@ -82,8 +82,8 @@ def write_corpus(
         ("n_devices", n_devices, 2, 99),
         ("n_takes", n_takes, 1, 999),
     ):
-        if not least <= value <= most:
-            raise ParameterError(f"{name}={value!r}: must be from {least} to {most}")
+        if not isinstance(value, int) or not least <= value <= most:
+            raise ParameterError(f"{name}={value!r}: must be from {least} to {most}, whole")
     folder = Path(os.path.abspath(Path(root).expanduser()))
     settings = {
         "corpus": NAME,

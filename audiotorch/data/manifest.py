@@ -265,7 +265,7 @@ def _checked(clips: list[Clip], source: str) -> list[Clip]:
 
 def _existing_folder(root: str | Path) -> Path:
     folder = Path(os.path.abspath(Path(root).expanduser()))
-    if not folder.is_dir():
+    if not str(root) or not folder.is_dir():
         raise ParameterError(f"root='{root}': must be an existing folder; check data.root")
     if next(folder.iterdir(), None) is None:
         raise ParameterError(f"root='{root}': the folder is empty; put the recordings there")
@@ -334,7 +334,7 @@ def _json_rows(table: Path, text: str) -> tuple[list[str], list[Row]]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ParameterError(f"{table}, line {number}: must be JSON; {error}") from error
         if not isinstance(record, dict):
             raise ParameterError(f"{table}, line {number}: must be one object, as in {{...}}")

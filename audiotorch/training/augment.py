@@ -1,7 +1,7 @@
-"""Augmentation of training batches: waveforms first, then the images made of them.
+"""Augmentation of training batches: waveforms first, then what the features make of them.
 
-Every clip draws its own numbers, reads only its own valid part and never depends on how far it
-was padded. Random numbers are drawn on the CPU, a fixed count per clip, and moved to the batch's
+Every clip draws its own numbers, reads only valid parts (its own, and mixup's partner's) and never
+depends on how far it was padded. Random numbers are drawn on the CPU and moved to the batch's
 device: a CPU and a CUDA run draw the same ones, and the device is never waited for.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
 from audiotorch.features.functional import length_mask
+from audiotorch.training.mixup import blend, draw_pairs
 from audiotorch.training.noise import NoiseSource
 from audiotorch.training.warp import anchor_frames, formant_rows, interpolate_axis
 
@@ -25,10 +26,13 @@ __all__ = ["Augment"]
 class Augment(nn.Module):
     """Random changes to a training batch that leave its labels true; all of them off by default.
 
-    `waveform` applies, in this order, speed, time shift, mixup, noise and gain; `image` applies the
-    formant warp, the time warp and the masks of SpecAugment. In evaluation mode both return their
-    input. Lists from a YAML file serve as tuples. There is no `forward`: the two halves stand on
-    either side of the feature extraction.
+    `waveform` applies, in this order, speed, time shift, noise and gain; then `image` the formant
+    warp, the time warp and the masks of SpecAugment; last `mix` applies mixup. In evaluation mode
+    all return their input. Lists from a YAML file serve as tuples. There is no `forward`: the
+    first stands before the feature extraction, the others behind it.
+
+    What is mixed is the model's inputs: of waveforms the louder would outweigh its share. Behind
+    the shorter image of a pair lie zeros, the mean of a normalised image.
 
     Args:
         sample_rate: rate of the waveforms, in Hz.
@@ -70,9 +74,8 @@ class Augment(nn.Module):
     Example:
         >>> augment = Augment(16000, gain_db=6.0, speed=(0.9, 1.0, 1.1))
         >>> generator = Augment.generator(seed=42, epoch=0, step=0)
-        >>> waveform, lengths, target = augment.waveform(
-        ...     torch.randn(2, 900), torch.tensor([900, 450]), torch.eye(2), generator
-        ... )
+        >>> clips = torch.randn(2, 900)
+        >>> waveform, lengths = augment.waveform(clips, torch.tensor([900, 450]), generator)
         >>> waveform.shape[0], bool((lengths <= 1000).all())
         (2, True)
     """
@@ -139,42 +142,38 @@ class Augment(nn.Module):
         return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
     def waveform(
-        self, waveform: Tensor, lengths: Tensor, target: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, waveform: Tensor, lengths: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Change the clips of a batch; what lies beyond a clip's length is zero afterwards.
 
         Args:
             waveform: the clips, zero-padded.
             lengths: valid samples of each clip.
-            target: probability of each class; mixup mixes it as it mixes the clips.
             generator: a CPU generator, see `generator`.
 
         Shape:
             - waveform: `(batch, time)`; the output's `time` differs when speed changes it
             - lengths: `(batch,)`
-            - target: `(batch, n_classes)`
 
         Raises:
             ParameterError: if the shapes do not fit one another or the values are not floating.
         """
-        _check_batch(waveform, lengths, target)
+        _check_clips(waveform, lengths)
         if not self.training:
-            return waveform, lengths, target
-        # Row by row: speed, shift, mixup, noise yes or no, its ratio, kind and places, gain.
-        draws = torch.rand(9, waveform.shape[0], generator=generator, dtype=torch.float64)
+            return waveform, lengths
+        # Row by row: speed, shift, noise yes or no, its ratio, kind and places, gain.
+        draws = torch.rand(8, waveform.shape[0], generator=generator, dtype=torch.float64)
         waveform = _zero_beyond(waveform, lengths)
         if any(factor != 1 for factor in self.speed):
             waveform, lengths = self._change_speed(waveform, lengths, draws[0])
         if self.time_shift > 0:
             waveform = self._shift(waveform, lengths, draws[1])
-        if self.mixup > 0:
-            waveform, lengths, target = self._mix(waveform, lengths, target, draws[2], generator)
         if self.noise_snr_db is not None:
-            waveform = self._add_noise(waveform, lengths, draws[3:8])
+            waveform = self._add_noise(waveform, lengths, draws[2:7])
         if self.gain_db > 0:
-            factor = 10 ** ((2 * draws[8] - 1) * self.gain_db / 20)
+            factor = 10 ** ((2 * draws[7] - 1) * self.gain_db / 20)
             waveform = waveform * _move(factor, waveform)[:, None]
-        return waveform, lengths, target
+        return waveform, lengths
 
     def image(self, image: Tensor, frame_counts: Tensor, generator: torch.Generator) -> Tensor:
         """Change the images of a batch; frames beyond an image's count are zero afterwards.
@@ -211,6 +210,35 @@ class Augment(nn.Module):
             image = self._mask(image, frame_counts, draws[3:])
         return image
 
+    def mix(
+        self, x: Tensor, frame_counts: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mix the model's inputs and their targets, each with one of another clip of the batch.
+
+        Args:
+            x: images or vectors; frames beyond an image's count are zero afterwards.
+            frame_counts: valid frames of each clip; a mixed clip has those of the longer one.
+            target: probability of each class, mixed by the weights of the inputs.
+            generator: a CPU generator, see `generator`.
+
+        Shape:
+            - x: `(batch, channel, mel, frames)` or `(batch, n_features)`, also the output's
+            - frame_counts: `(batch,)`
+            - target: `(batch, n_classes)`
+
+        Raises:
+            ParameterError: if mixup is on and shapes do not fit or values are not floating.
+        """
+        if not self.training or self.mixup == 0:
+            return x, frame_counts, target
+        _check_inputs(x, frame_counts, target)
+        partner, weight = draw_pairs(x.shape[0], self.mixup, self.mixup_probability, generator)
+        partner, share = partner.to(x.device, non_blocking=True), _move(weight, x)
+        longer = torch.maximum(frame_counts, frame_counts[partner])
+        counts = torch.where(share == 1, frame_counts, longer)
+        x = _zero_beyond(x, frame_counts) if x.ndim == 4 else x
+        return blend(x, partner, share), counts, blend(target, partner, share)
+
     def _change_speed(
         self, waveform: Tensor, lengths: Tensor, draw: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -238,32 +266,6 @@ class Augment(nn.Module):
             shifted = waveform.gather(1, position.clamp(0, max(waveform.shape[1] - 1, 0)))
             shifted = shifted.where((position >= 0) & (position < end), 0)
         return _zero_beyond(shifted, lengths)
-
-    def _mix(
-        self,
-        waveform: Tensor,
-        lengths: Tensor,
-        target: Tensor,
-        draw: Tensor,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        batch = waveform.shape[0]
-        partner = torch.randperm(batch, generator=generator).to(waveform.device, non_blocking=True)
-        # Beta(a, a) as a share of two Gamma(a) draws; torch.distributions takes no generator.
-        alpha = torch.full((2, batch), self.mixup, dtype=torch.float64)
-        gamma = torch._standard_gamma(alpha, generator=generator).clamp(min=1e-300)
-        weight = torch.where(draw < self.mixup_probability, gamma[0] / gamma.sum(0), 1.0)
-        share = _move(weight, waveform)[:, None]
-        alone = share == 1
-        mixed = share * waveform + (1 - share) * waveform[partner]
-        longer = torch.maximum(lengths, lengths[partner])
-        share = share.to(target.dtype)
-        soft = share * target + (1 - share) * target[partner]
-        return (
-            torch.where(alone, waveform, mixed),
-            torch.where(alone[:, 0], lengths, longer),
-            torch.where(alone, target, soft),
-        )
 
     def _add_noise(self, waveform: Tensor, lengths: Tensor, draws: Tensor) -> Tensor:
         assert self.noise_snr_db is not None
@@ -372,17 +374,25 @@ def _fractions(name: str, value: Sequence[float], low: float, high: float) -> tu
     return tuple(Fraction(factor).limit_denominator(100) for factor in factors)
 
 
-def _check_batch(waveform: Tensor, lengths: Tensor, target: Tensor) -> None:
-    batch = waveform.shape[:1]
-    shapes = (lengths.shape, target.shape[:1])
-    if waveform.ndim != 2 or target.ndim != 2 or shapes != (batch, batch):
+def _check_clips(waveform: Tensor, lengths: Tensor) -> None:
+    if waveform.ndim != 2 or lengths.shape != waveform.shape[:1]:
         raise ParameterError(
-            f"waveform={tuple(waveform.shape)}, lengths={tuple(lengths.shape)}, "
-            f"target={tuple(target.shape)}: must be (batch, time), (batch,) and "
-            "(batch, n_classes); give one row for each clip"
+            f"waveform={tuple(waveform.shape)}, lengths={tuple(lengths.shape)}: must be "
+            "(batch, time) and (batch,); give one row for each clip"
         )
-    if not waveform.is_floating_point() or not target.is_floating_point():
+    if not waveform.is_floating_point():
+        raise ParameterError(f"waveform={waveform.dtype}: must be floating; use waveform.float()")
+
+
+def _check_inputs(x: Tensor, frame_counts: Tensor, target: Tensor) -> None:
+    rows_fit = x.shape[:1] == frame_counts.shape == target.shape[:1]
+    if x.ndim not in (2, 4) or target.ndim != 2 or not rows_fit:
         raise ParameterError(
-            f"waveform={waveform.dtype}, target={target.dtype}: must be floating; "
-            "use one_hot(target).float() for class numbers"
+            f"x={tuple(x.shape)}, frame_counts={tuple(frame_counts.shape)}, "
+            f"target={tuple(target.shape)}: must be (batch, channel, mel, frames) or "
+            "(batch, n_features), (batch,) and (batch, n_classes); give one row for each clip"
+        )
+    if not x.is_floating_point() or not target.is_floating_point():
+        raise ParameterError(
+            f"x={x.dtype}, target={target.dtype}: must be floating; use one_hot(target).float()"
         )

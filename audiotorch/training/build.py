@@ -35,7 +35,7 @@ def build(
         objects: arguments that no YAML file can hold. They are passed as they are, not copied.
 
     Raises:
-        ParameterError: the target does not exist, does not take a key, or is refused.
+        ParameterError: the target does not exist, does not take a key or value, or is refused.
         AudioTorchError: what the target itself raises.
     """
     plain = OmegaConf.to_container(section, resolve=True)
@@ -52,8 +52,10 @@ def build(
             raise error.__cause__ from error
         reason = str(error).splitlines()[0]
         raise ParameterError(f"{target}: cannot be built ({reason}); check its keys") from error
-    except TypeError as error:
-        if "argument" not in str(error):
+    except AudioTorchError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, TypeError) and "argument" not in str(error):
             raise
         raise ParameterError(f"{target}: {error}; check its keys") from error
 

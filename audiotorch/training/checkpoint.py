@@ -4,6 +4,7 @@ import logging
 import os
 import pickle
 import shutil
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,7 +135,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         # torch reads anything else with its legacy unpickler, which fails in many ways.
         if os.path.isfile(path) and not zipfile.is_zipfile(path):
             raise ValueError("not a zip archive")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch's own, on a model.ts
+            warnings.simplefilter("ignore")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DecodeError(

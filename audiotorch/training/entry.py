@@ -22,13 +22,18 @@ from audiotorch.training.build import config_dir
 
 __all__ = ["check_kinds", "explain", "run_hydra"]
 
-# What a wrong configuration raises. Anything else is a fault of ours and keeps its traceback.
+# What a wrong configuration or a full disk raises. Anything else is a fault of ours and keeps its
+# traceback.
 _WRONG_USE = (
     AudioTorchError,
     HydraException,
     OmegaConfBaseException,
     MisconfigurationException,
+    OSError,
 )
+
+
+_INTERRUPTED = 130
 
 
 def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
@@ -39,7 +44,7 @@ def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
         argv: Hydra's command line, without the program's name.
 
     Returns:
-        0, or 2 after one line on stderr for every run that was refused.
+        0, 2 after one line on stderr for every run that was refused, or 130 when interrupted.
     """
     refused: list[str] = []
 
@@ -51,6 +56,11 @@ def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
         except _WRONG_USE as error:
             refused.append(explain(error))
             return None
+        except SystemExit as error:
+            # What Lightning makes of Ctrl-C.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            raise
 
     with _process_state(argv):
         try:
@@ -64,9 +74,15 @@ def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
             # Hydra's own complaint about `experiment=null`.
             if "Config group override" in str(error):
                 refused.append("a group cannot be null: leave it out, or remove it with ~GROUP")
-            # The sweeper's, that a refused run has no figure.
-            elif not refused or "float-castable" not in str(error):
+            elif isinstance(error.__cause__, OSError):  # Hydra's log in a read-only directory.
+                refused.append(explain(error.__cause__))
+            elif not refused:  # Else it is a sweeper's, that refused runs have no figure.
                 raise
+        except KeyboardInterrupt:
+            print(
+                "audiotorch train: interrupted; to go on: ckpt_path=RUN_DIRECTORY", file=sys.stderr
+            )
+            return _INTERRUPTED
     for line in refused:
         print(f"audiotorch train: {printable(line)}", file=sys.stderr)
     return 2 if refused else 0
@@ -102,6 +118,12 @@ def explain(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, AudioTorchError):
         return _one_line(text)
+    unread = re.search(r"Error parsing override '(.*)'$", text, re.MULTILINE)
+    if unread:
+        return (
+            f"Error parsing override '{unread[1]}': write NAME=VALUE; a value with blanks or "
+            "brackets needs quotes inside the shell's, 'NAME=\"VALUE\"'"
+        )
     missing = re.search(r"Environment variable '(\w+)' not found", text)
     if missing:
         return (
@@ -148,6 +170,8 @@ def _unknown_key(key: str) -> str:
         last = key.rsplit(".", 1)[-1]
         near = [known for known in _keys() if known.rsplit(".", 1)[-1] == last][:1]
     advice = f"did you mean '{near[0]}'?" if near else "see audiotorch train --cfg job"
+    if near == [key]:
+        advice = f"only other choices of {key.partition('.')[0]}= have it"
     return f"unknown setting '{key}': {advice}"
 
 

@@ -160,7 +160,10 @@ class ClassificationTask(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and, if any, the schedule over all steps of the run."""
-        optimizer = self.optimizer([p for p in self.pipeline.parameters() if p.requires_grad])
+        try:
+            optimizer = self.optimizer([p for p in self.pipeline.parameters() if p.requires_grad])
+        except ValueError as error:
+            raise ParameterError(f"task.optimizer: {error}; change that setting") from error
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer, total_steps=self.trainer.estimated_stepping_batches)
@@ -178,12 +181,12 @@ class ClassificationTask(L.LightningModule):
         target = F.one_hot(batch.target, self.n_classes).to(waveform.dtype)
         with _full_precision(waveform):
             if self.augment is not None:
-                waveform, lengths, target = self.augment.waveform(
-                    waveform, lengths, target, generator
-                )
+                waveform, lengths = self.augment.waveform(waveform, lengths, generator)
             x, counts = self.pipeline.front(waveform, lengths)
-            if self.augment is not None and x.ndim == 4:
-                x = self.augment.image(x, counts, generator)
+            if self.augment is not None:
+                if x.ndim == 4:
+                    x = self.augment.image(x, counts, generator)
+                x, counts, target = self.augment.mix(x, counts, target, generator)
         loss = F.cross_entropy(
             self.pipeline.model(x, counts),
             target,
@@ -277,12 +280,18 @@ class ClassificationTask(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume a run that had other labels."""
+        """Refuse to resume a run that had other labels, or another network."""
         labels = checkpoint.get("audiotorch", {}).get("labels")
         if labels != list(self.pipeline.labels):
             raise ParameterError(
                 f"ckpt_path: that run has the labels {labels}, this one "
                 f"{list(self.pipeline.labels)}; fine-tune with model.init_from= instead"
+            )
+        own = {name: value.shape for name, value in self.state_dict().items()}
+        if {name: value.shape for name, value in checkpoint["state_dict"].items()} != own:
+            raise ParameterError(
+                "ckpt_path: that run has another network; take the model=, features= and task "
+                "settings of its config.yaml, or fine-tune with model.init_from= instead"
             )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import platform
 import sys
@@ -93,6 +94,7 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
     """
     run_dir = Path(run_dir)
     start = time.perf_counter()
+    _check_settings(config)
     with quiet():
         L.seed_everything(config.seed, workers=True, verbose=False)
         resume = None if config.ckpt_path is None else find_checkpoint(config.ckpt_path, ("last",))
@@ -120,6 +122,20 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
         _draw(run_dir / "figures", pipeline, data, metrics)
     trainer.strategy.barrier()
     return metrics
+
+
+def _check_settings(config: DictConfig) -> None:
+    """Refuse numbers that Lightning would take for something else or stumble over later."""
+    for key, least, most in (
+        ("seed", 0, 2**32 - 1),
+        ("trainer.max_epochs", 1, math.inf),
+        ("early_stopping_patience", 0, math.inf),
+    ):
+        value = OmegaConf.select(config, key)
+        optional = value is None and key != "seed"
+        if not optional and (type(value) is not int or not least <= value <= most):
+            end = f" to {most}" if most < math.inf else ""
+            raise ParameterError(f"{key}={value!r}: must be a whole number from {least}{end}")
 
 
 class _Loaders(L.LightningDataModule):
