@@ -129,8 +129,8 @@ class Pipeline(nn.Module):
         super().__init__()
         if task not in _TASKS:
             raise ParameterError(f"task={task!r}: must be one of {_TASKS}")
-        if min_duration < 0:
-            raise ParameterError(f"min_duration={min_duration}: must be at least 0 seconds")
+        if min_duration is None or not 0 <= min_duration < 3600:
+            raise ParameterError(f"min_duration={min_duration}: must be at least 0, below an hour")
         if len(set(labels)) < len(labels):
             raise ParameterError(f"labels={list(labels)}: each name must stand once")
         front_end: Any = features

@@ -146,13 +146,16 @@ def test_classes_are_checked_again_without_bad_files(broken):
         ({"sample_rate": 16000.0}, "sample_rate=16000.0: must be an integer"),
         ({"num_workers": -1}, "num_workers=-1: must be an integer of at least 0"),
         ({"min_duration": -1.0}, "min_duration=-1.0: must be finite and at least 0"),
+        ({"cache_gb": None}, "cache_gb=None: must be finite and at least 0"),
+        ({"root": ["a", "b"]}, "root=.*'a', 'b'.*: must be one name"),
+        ({"max_duration": "long"}, "max_duration='long': must be positive seconds"),
         ({"max_duration": 0.01}, r"max_duration=0\.01: must be positive seconds of at least min_"),
         ({"on_error": "ignore"}, "on_error='ignore': must be 'skip' or 'raise'"),
     ],
 )
 def test_settings_are_refused_early(settings, message):
     with pytest.raises(ParameterError, match=message):
-        AudioDataModule("anywhere", **settings)
+        AudioDataModule(**{"root": "anywhere", **settings})
 
 
 @pytest.mark.parametrize(
@@ -162,6 +165,7 @@ def test_settings_are_refused_early(settings, message):
         ({"root": "x", "pattern": "*.wav"}, r"needs data\.regex"),
         ({"manifest": "x.csv", "regex": "x"}, r"must be left out where data\.manifest"),
         ({"root": "no/such/folder"}, "must be an existing folder"),
+        ({"root": ""}, "root='': must be an existing folder"),
     ],
 )
 def test_sources_are_refused_at_setup(settings, message):

@@ -248,6 +248,13 @@ def test_file_that_would_differ_is_refused_and_nothing_left(tmp_path, model, mes
     assert (tmp_path / "model.ts").read_text() == "an earlier file"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+@pytest.mark.parametrize("save", ["_save_script", "_save_program"])
+def test_full_disk_is_an_error_not_the_end_of_the_process(pipeline, save):
+    with pytest.raises(OSError, match="No space left"):
+        getattr(MODULE, save)(pipeline, Path("/dev/full"), "{}")
+
+
 @pytest.mark.parametrize("failing", [1, 2])
 def test_failing_disk_leaves_no_half_pair(pipeline, tmp_path, monkeypatch, failing):
     calls = []

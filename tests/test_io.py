@@ -162,7 +162,7 @@ def test_a_streamed_wav_of_unknown_size_is_read():
     assert load(bytes(content), None)[0].shape == (1, RATE)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -1e13])
 def test_non_finite_samples_are_refused(bad):
     samples = tone()
     samples[RATE // 2 + 16, 1] = bad
@@ -283,3 +283,19 @@ def test_save_refuses_and_leaves_nothing(name, waveform, rate, subtype, message,
     with pytest.raises(ParameterError, match=message):
         save(tmp_path / name, waveform, rate, subtype)
     assert not list(tmp_path.iterdir())
+
+
+def test_save_takes_an_empty_recording(tmp_path):
+    save(tmp_path / "a.wav", torch.zeros(0), RATE)
+    assert info(tmp_path / "a.wav").n_frames == 0
+
+
+def test_save_tells_what_the_system_refuses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.joinpath("a.wav").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        save("a.wav", torch.zeros(9), RATE)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+    if Path("/proc/self").is_dir():  # A folder in which nobody can write, not even root.
+        with pytest.raises(OSError, match="cannot be written; check rights and room on disk"):
+            save("/proc/self/a.wav", torch.zeros(9), RATE)

@@ -18,7 +18,7 @@ from audiotorch.audio.preprocess import Normalize, PadOrTrim, Resample
 from audiotorch.errors import ParameterError
 from audiotorch.features import MFCCStatistics, SpectrogramImage
 from audiotorch.models import CNN, MLP, Linear
-from audiotorch.pipeline import Pipeline, Prediction, predict
+from audiotorch.pipeline import Pipeline, Prediction, _batches, predict
 
 RATE = 8000
 LABELS = ["dog", "rain", "clock"]
@@ -322,6 +322,8 @@ def test_scripted_p_value_equals_eager():
         (torch.zeros(8000), None, r"waveform: must be \(batch, time\), got 1 axes"),
         (torch.zeros(2, 2, 8000), None, r"got 3 axes; .* mix channels with ToMono"),
         (torch.zeros(2, 8000, dtype=torch.int16), None, r"waveform: must be float32 or float64"),
+        (torch.zeros(2, 8000).double(), None, r"must have the Pipeline's dtype; use waveform"),
+        (torch.zeros(2, 8000).half(), None, r"must have the Pipeline's dtype"),
         (torch.zeros(2, 8000), torch.tensor([1, 2, 3]), r"lengths: must be \(2,\), got \[3\]"),
         (torch.zeros(2, 8000), torch.tensor([8000]), r"lengths: must be \(2,\), got \[1\]"),
         (torch.zeros(2, 8000), torch.tensor(8000), r"lengths: must be \(2,\), got \[\]"),
@@ -339,6 +341,7 @@ def test_wrong_shapes_and_types_are_refused(pipeline, waveform, lengths, message
     ("options", "message"),
     [
         ({"task": "regression"}, r"task='regression': must be one of \('classification'"),
+        ({"min_duration": float("nan")}, r"min_duration=nan: must be at least 0"),
         ({"min_duration": -0.1}, r"min_duration=-0\.1: must be at least 0"),
         ({"labels": ["a", "b", "a"]}, r"labels=\['a', 'b', 'a'\]: each name must stand once"),
         ({"sample_rate": 16000}, r"sample_rate=16000: the features expect 8000 Hz and get 16000"),
@@ -601,6 +604,17 @@ def test_clip_too_short_for_the_features_is_refused_without_a_minimum(folder):
 def test_wrong_use_of_predict_is_refused(pipeline, folder, options, message):
     with pytest.raises(ParameterError, match=message):
         pipeline.predict(folder / "mono.wav", **options)
+
+
+def test_each_output_needs_a_label(folder):
+    with pytest.raises(ParameterError, match=f"labels: 1 for {len(LABELS)} model outputs"):
+        build(labels=LABELS[:1]).predict(folder / "mono.wav")
+
+
+def test_long_files_are_not_batched_beyond_memory():
+    minutes = {i: 60 * 22050 * (i + 1) for i in range(4)}
+    assert list(_batches(minutes)) == [[0], [1], [2], [3]]
+    assert list(_batches({0: 9, 1: 10, 2: 30})) == [[0, 1], [2]]
 
 
 def test_predict_needs_labels_and_classes(folder):

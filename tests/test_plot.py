@@ -57,6 +57,13 @@ def test_a_picture_is_written_whole(tmp_path):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["c.png"]
 
 
+def test_names_that_the_font_lacks_draw_no_warnings(tmp_path, recwarn):
+    figure = confusion_matrix(np.eye(2, dtype=int), ["\u65e5\u672c", "b"])
+    save_figure(figure, tmp_path / "c.png")
+    assert pixels(figure).std() > 10
+    assert not [str(warning.message) for warning in recwarn]
+
+
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"audiotorch\[plot\]"):

@@ -276,6 +276,40 @@ def test_resuming_with_other_labels_is_refused(run: Run, some_classes: Path):
         )
 
 
+def test_resuming_with_another_network_is_refused(run: Run):
+    first, _ = run("first", "trainer.max_epochs=1")
+    with pytest.raises(ParameterError, match=r"another network; .* model.init_from="):
+        run("second", "task.ema_decay=null", f"ckpt_path={first}")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.optimizer.lr=-1", "task.optimizer: Invalid learning rate: -1"),
+        ("trainer.accelerator=abacus", "lightning.Trainer: .*abacus.*; check its keys"),
+        ("model.dropout=5", "dropout probability has to be between 0 and 1, but got 5"),
+    ],
+)
+def test_values_that_torch_or_lightning_refuse_are_told(run: Run, override: str, message: str):
+    with pytest.raises(ParameterError, match=message):
+        run("run", "trainer.max_epochs=1", override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["features.n_frames=null", "features.trim_db=null", "features.deltas=true"],
+            "need 0.080 s",
+        ),
+        (["model=mlp", "data.batch_size=1"], r"data\.batch_size=1: must be at least 2"),
+    ],
+)
+def test_sizes_that_do_not_suffice_are_refused(run: Run, overrides: list[str], message: str):
+    with pytest.raises(ParameterError, match=message):
+        run("run", "pipeline.min_duration=0", *overrides)
+
+
 def test_fine_tuning_takes_the_body_and_a_new_head(
     finished: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -385,7 +419,7 @@ def test_multirun(corpus: Path, tmp_path: Path, run: Run, capsys: pytest.Capture
         (["trainer.max_epoch=3"], "'trainer.max_epoch': did you mean 'trainer.max_epochs'?"),
         (["max_epochs=3"], "did you mean 'trainer.max_epochs'?"),
         (["modell=cnn"], "unknown setting 'modell': did you mean 'model'?"),
-        (["model=cn"], "unknown choice model=cn: did you mean 'cnn'? available: cnn, linear"),
+        (["model=cn"], "unknown choice model=cn: did you mean 'cnn'? available: cnn, cnn_fast"),
         (["experiment=speech"], "available: commands, demo, esc10, fsdd"),
         (["experiment=fsdd"], "environment variable AUDIOTORCH_DATA is not set"),
         (["data.root=/nowhere"], "'/nowhere': must be an existing folder"),
@@ -396,6 +430,16 @@ def test_multirun(corpus: Path, tmp_path: Path, run: Run, capsys: pytest.Capture
         (["data.balanced=perhaps"], "data.balanced='perhaps': must be true or false"),
         (["model.channels=8"], "model.channels=8: must be a list, such as [16, 32, 64, 128]"),
         (["+data.speaker=x"], "unexpected keyword argument 'speaker'"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be a whole number from 1"),
+        (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5: must be a whole number from 1"),
+        (["seed=-1"], "seed=-1: must be a whole number from 0 to 4294967295"),
+        (["early_stopping_patience=x"], "early_stopping_patience='x': must be a whole number"),
+        (["data.root="], "root='': must be an existing folder"),
+        (["data.root=[a,b]"], "root=['a', 'b']: must be one name"),
+        (["data.root=a", "data.cache_gb=null"], "cache_gb=None: must be finite"),
+        (["data.regex=(x"], "Error parsing override 'data.regex=(x': write NAME=VALUE; a value"),
+        (["model.name=x"], "unknown setting 'model.name': only other choices of model= have it"),
+        (["trainer.log_every_n_steps=null"], "trainer.log_every_n_steps=None: must be a whole"),
         (["ckpt_path=/nowhere"], "checkpoint '/nowhere': must be a checkpoint or a run directory"),
     ],
 )  # fmt: skip
@@ -436,6 +480,35 @@ def test_two_processes_train_one_model(corpus: Path, tmp_path: Path):
     assert result.stdout.count("run directory: ") == 1
     assert state_of(tmp_path / "run")["global_step"] == 1
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test_clips"] == 16
+
+
+def raising(error: BaseException) -> Any:
+    def job(*_: Any) -> None:
+        raise error
+
+    return job
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    full = OSError(28, "No space left on device", "model.ts")
+    monkeypatch.setattr("audiotorch.training.train.train", raising(full))
+    assert main([f"hydra.run.dir={tmp_path}"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["audiotorch train: [Errno 28] No space left on device: 'model.ts'"]
+
+
+def test_an_interrupt_is_told_and_has_its_own_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    # Lightning ends the process with status 1 and no word.
+    stopped = SystemExit(1)
+    stopped.__context__ = KeyboardInterrupt()
+    monkeypatch.setattr("audiotorch.training.train.train", raising(stopped))
+    assert main([f"hydra.run.dir={tmp_path}"]) == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["audiotorch train: interrupted; ckpt_path=RUN_DIR goes on"]
 
 
 def test_unexpected_errors_keep_their_traceback(

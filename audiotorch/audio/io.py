@@ -268,8 +268,8 @@ def _check_finite(
     first = int(np.argmin(sound))
     seconds = (int(offset * file_rate) + first) / file_rate
     raise DecodeError(
-        f"{name}: {int((~sound).sum())} frame(s) hold NaN or infinite samples, or some beyond "
-        f"{_LOUDEST:g}, the first at {seconds:.3f} s; repair or leave out the file"
+        f"{name}: {int((~sound).sum())} frame(s) hold NaN or infinite samples, the first at "
+        f"{seconds:.3f} s (beyond {_LOUDEST:g} counts as infinite); repair or leave out the file"
     )
 
 

@@ -254,9 +254,10 @@ class AudioDataModule(LightningDataModule):
         for name in ("min_duration", "cache_gb"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-                raise ParameterError(f"{name}={value!r}: must be a finite number of at least 0")
+                raise ParameterError(f"{name}={value!r}: must be finite and at least 0")
         longest = self.max_duration
-        if longest is not None and not (longest > 0 and longest >= self.min_duration):
+        number = isinstance(longest, int | float) and longest > 0
+        if longest is not None and not (number and longest >= self.min_duration):
             raise ParameterError(
                 f"max_duration={longest!r}: must be positive seconds of at least "
                 f"min_duration={self.min_duration}, or null for whole clips"

@@ -55,7 +55,9 @@ def build(
     except AudioTorchError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, TypeError) and "argument" not in str(error):
+        # A missing, unknown or null argument; other TypeErrors are faults of ours.
+        told = "argument" in str(error) or "not supported between" in str(error)
+        if isinstance(error, TypeError) and not told:
             raise
         raise ParameterError(f"{target}: {error}; check its keys") from error
 

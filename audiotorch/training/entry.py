@@ -53,6 +53,8 @@ def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
         try:
             check_kinds(config)
             return job(config)
+        except BrokenPipeError:  # Nobody reads on; no matter of the run.
+            raise
         except _WRONG_USE as error:
             refused.append(explain(error))
             return None
@@ -68,6 +70,8 @@ def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
                 version_base="1.3", config_path=str(config_dir()), config_name="train"
             )
             entry(guarded)()
+        except BrokenPipeError:
+            raise
         except _WRONG_USE as error:
             refused.append(explain(error))
         except ValueError as error:
@@ -79,9 +83,7 @@ def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
             elif not refused:  # Else it is a sweeper's, that refused runs have no figure.
                 raise
         except KeyboardInterrupt:
-            print(
-                "audiotorch train: interrupted; to go on: ckpt_path=RUN_DIRECTORY", file=sys.stderr
-            )
+            print("audiotorch train: interrupted; ckpt_path=RUN_DIR goes on", file=sys.stderr)
             return _INTERRUPTED
     for line in refused:
         print(f"audiotorch train: {printable(line)}", file=sys.stderr)
@@ -94,6 +96,8 @@ def _process_state(argv: Sequence[str]) -> Iterator[None]:
     program, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    # Who closes the output early (`| head`) wants no traceback for each line that is not read.
+    logging_errors, logging.raiseExceptions = logging.raiseExceptions, False
     # Lightning starts further DDP processes with sys.argv: it must be a file that runs this job.
     sys.argv = [str(Path(__file__).with_name("train.py")), *argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -101,6 +105,7 @@ def _process_state(argv: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         sys.argv = program
+        logging.raiseExceptions = logging_errors
         if full_error is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMon
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 import audiotorch
 from audiotorch.data.datamodule import AudioDataModule, EpochSampler
@@ -128,11 +129,12 @@ def _check_settings(config: DictConfig) -> None:
     """Refuse numbers that Lightning would take for something else or stumble over later."""
     for key, least, most in (
         ("seed", 0, 2**32 - 1),
+        ("trainer.log_every_n_steps", 0, math.inf),
         ("trainer.max_epochs", 1, math.inf),
         ("early_stopping_patience", 0, math.inf),
     ):
         value = OmegaConf.select(config, key)
-        optional = value is None and key != "seed"
+        optional = value is None and key in ("trainer.max_epochs", "early_stopping_patience")
         if not optional and (type(value) is not int or not least <= value <= most):
             end = f" to {most}" if most < math.inf else ""
             raise ParameterError(f"{key}={value!r}: must be a whole number from {least}{end}")
@@ -169,13 +171,27 @@ def _prepare(
         type(pipeline.features).__name__,
         f"{sum(p.numel() for p in pipeline.parameters()):,}",
     )
+    features: Any = pipeline.features
+    _check_sizes(pipeline, data, features.min_samples / features.sample_rate)
     if resume is not None:
         return  # The checkpoint holds both.
-    features: Any = pipeline.features
     if getattr(features, "normalize", None) == "dataset":
         features.fit(pipeline.prepare(b.waveform, b.lengths) for b in data.train_dataloader())
     if config.model.init_from is not None:
         take_weights(pipeline, config.model.init_from)
+
+
+def _check_sizes(pipeline: Pipeline, data: AudioDataModule, needed: float) -> None:
+    """Refuse clips and batches that the features or the model cannot compute on."""
+    if max(pipeline.min_duration, data.min_duration) < needed:
+        raise ParameterError(
+            f"pipeline.min_duration={pipeline.min_duration}, data.min_duration="
+            f"{data.min_duration}: the features need {needed:.3f} s; raise one of the two"
+        )
+    if data.batch_size == 1 and any(isinstance(m, nn.BatchNorm1d) for m in pipeline.modules()):
+        raise ParameterError(
+            "data.batch_size=1: must be at least 2, for this model normalises over the batch"
+        )
 
 
 def _build_task(
