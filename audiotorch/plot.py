@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["confusion_matrix", "new_figure", "pixels", "prediction_strip", "save_figure"]
+__all__ = [
+    "confusion_matrix",
+    "new_figure",
+    "pixels",
+    "prediction_strip",
+    "save_figure",
+    "spectrogram",
+]
 
 _RIGHT, _WRONG, _NEUTRAL = "#1b7f4b", "#c0392b", "#33475b"
 
@@ -79,6 +86,22 @@ def prediction_strip(
         if i:
             axes[0, i].set_yticks([])
     axes[0, 0].set_ylabel("kHz")
+    return figure
+
+
+def spectrogram(waveform: Tensor, sample_rate: int, title: str = "") -> "Figure":
+    """Draw one clip's mel spectrogram, 60 dB deep, in kHz over seconds.
+
+    Args:
+        waveform: `(time,)`
+        sample_rate: Hz.
+        title: stands above it.
+    """
+    figure = new_figure(4.0, 3.0)
+    axes = figure.add_subplot()
+    _draw_mel(axes, waveform, sample_rate)
+    axes.set_ylabel("kHz")
+    axes.set_title(_plain(title), fontsize=10)
     return figure
 
 

@@ -9,7 +9,14 @@ from audiotorch.errors import MissingDependencyError, ParameterError
 from audiotorch.features import SpectrogramImage
 from audiotorch.models import CNN
 from audiotorch.pipeline import Pipeline
-from audiotorch.plot import confusion_matrix, new_figure, pixels, prediction_strip, save_figure
+from audiotorch.plot import (
+    confusion_matrix,
+    new_figure,
+    pixels,
+    prediction_strip,
+    save_figure,
+    spectrogram,
+)
 
 LABELS = ["$a$", "b_{", "c"]
 
@@ -68,3 +75,14 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"audiotorch\[plot\]"):
         new_figure(1, 1)
+
+
+def test_spectrogram_of_a_tone_is_brightest_at_its_frequency():
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(8000) / 8000)
+    axes = spectrogram(tone, 8000, "$ title").axes[0]
+    image = axes.images[0].get_array()
+    ticks = dict(
+        zip((t.get_text() for t in axes.get_yticklabels()), axes.get_yticks(), strict=True)
+    )
+    assert abs(float(image.mean(axis=1).argmax()) + 0.5 - ticks["1"]) < 1.0
+    assert axes.get_title() == r"\$ title"

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from audiotorch.data.datamodule import Batch
-from audiotorch.plot import confusion_matrix, pixels
+from audiotorch.plot import confusion_matrix, pixels, spectrogram
 from audiotorch.training.tasks import ClassificationTask
 
 __all__ = ["Drawings", "flatten"]
@@ -29,7 +29,7 @@ class Drawings(Callback):
     """Draws the validation into TensorBoard, a few times on the way to the last planned epoch.
 
     The confusion matrix, and of the clips that were answered wrongly those with the largest loss:
-    their features as an image and their audio to play, tagged by rank. The model's graph is drawn
+    their spectrogram and their audio to play, tagged by rank. The model's graph is drawn
     once.
 
     Args:
@@ -88,9 +88,8 @@ class Drawings(Callback):
             writer.add_text(tag, f"{text}, loss {loss:.2f}", step)
             sound = clip / clip.abs().max().clamp(min=1e-6)
             writer.add_audio(tag, sound[None], step, sample_rate=task.pipeline.sample_rate)
-            image = _image(task, clip)
-            if image is not None:
-                writer.add_image(tag, image, step)
+            picture = pixels(spectrogram(clip, task.pipeline.sample_rate, text))
+            writer.add_image(tag, picture, step, dataformats="HWC")
 
     @staticmethod
     def _is_due(trainer: L.Trainer) -> bool:
@@ -124,18 +123,6 @@ def _writer(trainer: L.Trainer) -> Any:
         if isinstance(logger, TensorBoardLogger):
             return logger.experiment
     return None
-
-
-def _image(task: ClassificationTask, clip: Tensor) -> Tensor | None:
-    """Features of one clip, low frequencies at the bottom, scaled to 0..1; None for vectors."""
-    waveform = clip[None].to(task.device)
-    with torch.no_grad():
-        x, _ = task.pipeline.front(waveform, torch.tensor([clip.numel()], device=task.device))
-    if x.ndim != 4:
-        return None
-    image = x[0, :1].flip(1).float().cpu()
-    span = (image.amax() - image.amin()).clamp(min=1e-6)
-    return (image - image.amin()) / span
 
 
 def _draw_graph(writer: Any, task: ClassificationTask) -> None:
