@@ -289,6 +289,12 @@ ROWS = [
         "clip", SpectrogramImage, clip_image, tiny=lambda: SpectrogramImage(**TINY, n_mels=4)
     ),
     image_row(
+        "clip and band",
+        lambda rate: SpectrogramImage(rate, normalize=["clip", "band"]),
+        lambda y, rate: np.concatenate([clip_image(y, rate), band_image(log_mel(y, rate))[None]]),
+        tiny=lambda: SpectrogramImage(**TINY, n_mels=4, normalize=["clip", "band"]),
+    ),
+    image_row(
         "band and deltas",
         lambda rate: SpectrogramImage(rate, normalize="band", deltas=True),
         lambda y, rate: with_deltas(band_image(log_mel(y, rate))),

@@ -62,8 +62,8 @@ def test_constant_offset_per_band_vanishes_exactly():
     module = SpectrogramImage(**SMALL, normalize="band")
     db = 10 * torch.randn(2, 32, 40)
     counts = torch.tensor([40, 25])
-    moved = module._normalized(db + torch.randn(1, 32, 1) * 20, counts)
-    torch.testing.assert_close(moved, module._normalized(db, counts), atol=1e-5, rtol=0)
+    moved = module._normalized(db + torch.randn(1, 32, 1) * 20, counts, "band")
+    torch.testing.assert_close(moved, module._normalized(db, counts, "band"), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("n_frames", [None, 20])
@@ -161,3 +161,15 @@ def test_silent_clip_has_a_finite_gradient():
 def test_other_than_a_batch_is_refused(shape):
     with pytest.raises(ParameterError, match=rf"must be \(batch, time\), got {len(shape)} axes"):
         SpectrogramImage(**SMALL)(torch.zeros(shape))
+
+
+def test_several_normalisations_are_channels_of_one_image():
+    waveform, lengths = torch.randn(2, 9000), torch.tensor([9000, 6000])
+    both = SpectrogramImage(**SMALL, normalize=["clip", "band"], deltas=True)
+    assert both.output_shape == [6, SMALL["n_mels"]]
+    image = both(waveform, lengths)
+    for k, way in enumerate(both.normalize):
+        alone = SpectrogramImage(**SMALL, normalize=way, deltas=True)(waveform, lengths)
+        assert torch.equal(image[:, 3 * k : 3 * k + 3], alone)
+    with pytest.raises(ParameterError, match=r"normalize=\[\]: must be one of"):
+        SpectrogramImage(normalize=[])

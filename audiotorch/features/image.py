@@ -1,6 +1,6 @@
 """Log-mel spectrograms as images for a CNN."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import List, Optional
 
 import torch
@@ -40,8 +40,9 @@ class SpectrogramImage(nn.Module):
         normalize: `"clip"` subtracts the clip's mean and divides by its standard deviation;
             `"band"` subtracts each band's own mean over the clip instead, which removes the
             microphone's colour; `"dataset"` uses each band's mean and standard deviation over the
-            training clips, measured by `fit`; `"none"` leaves dB.
-        deltas: stack the image's delta and delta-delta as second and third channel.
+            training clips, measured by `fit`; `"none"` leaves dB. Several names give an image each,
+            stacked as channels: `["clip", "band"]` shows a sound's colour and its course.
+        deltas: stack each image's delta and delta-delta as further channels.
         n_frames: bring the time axis to this many frames by linear interpolation, so that a word
             spoken slowly and one spoken fast look alike; `None` keeps the frames as they are.
         trim_db: with `n_frames`: first leave out leading and trailing frames whose power lies more
@@ -49,8 +50,8 @@ class SpectrogramImage(nn.Module):
 
     Shape:
         - Input: `(batch, time)` and lengths `(batch,)` in samples
-        - Output: `(batch, channel, n_mels, frames)`, channel 1, or 3 with deltas; frames past a
-          clip's own are 0.
+        - Output: `(batch, channel, n_mels, frames)`: a channel for each name in `normalize`, three
+          with deltas; frames past a clip's own are 0.
 
     Raises:
         ParameterError: an unknown `normalize`, `trim_db` without `n_frames`, a number that is not
@@ -80,14 +81,17 @@ class SpectrogramImage(nn.Module):
         fmin: float = 0.0,
         fmax: float | None = None,
         top_db: float = 80.0,
-        normalize: str = "clip",
+        normalize: str | Sequence[str] = "clip",
         deltas: bool = False,
         n_frames: int | None = None,
         trim_db: float | None = None,
     ) -> None:
         super().__init__()
-        if normalize not in _NORMALIZE:
-            raise ParameterError(f"normalize={normalize!r}: must be one of {_NORMALIZE}")
+        ways = [normalize] if isinstance(normalize, str) else list(normalize)
+        if not ways or not set(ways) <= set(_NORMALIZE):
+            raise ParameterError(
+                f"normalize={normalize!r}: must be one of {_NORMALIZE}, or several"
+            )
         if trim_db is not None and n_frames is None:
             raise ParameterError(f"trim_db={trim_db}: needs n_frames, the frames to stretch to")
         for name, value in (("top_db", top_db), ("n_frames", n_frames), ("trim_db", trim_db)):
@@ -110,13 +114,13 @@ class SpectrogramImage(nn.Module):
             )
         self.sample_rate = sample_rate
         self.top_db = float(top_db)
-        self.normalize = normalize
+        self.normalize: List[str] = ways
         self.deltas = deltas
         self.min_spread_db = _MIN_SPREAD_DB
         self.n_frames = n_frames
         self.trim_db = None if trim_db is None else float(trim_db)
         self.min_samples = (self.delta.width - 1) * hop_length if deltas and not n_frames else 1
-        self.output_shape = [3 if deltas else 1, n_mels]
+        self.output_shape = [len(ways) * (3 if deltas else 1), n_mels]
         self.register_buffer("mean", torch.full((n_mels, 1), torch.nan))
         self.register_buffer("std", torch.full((n_mels, 1), torch.nan))
 
@@ -153,10 +157,13 @@ class SpectrogramImage(nn.Module):
         counts = torch.full(db.shape[:1], db.shape[-1], dtype=torch.int64, device=db.device)
         if lengths is not None:
             counts = self.frame_counts(lengths)
-        image = mask_frames(self._normalized(db, counts), counts)
-        if not self.deltas:
-            return image.unsqueeze(1)
-        return torch.stack([image, self.delta(image, counts), self.delta2(image, counts)], dim=1)
+        channels: List[Tensor] = []
+        for way in self.normalize:
+            image = mask_frames(self._normalized(db, counts, way), counts)
+            channels.append(image)
+            if self.deltas:
+                channels += [self.delta(image, counts), self.delta2(image, counts)]
+        return torch.stack(channels, dim=1)
 
     def _span(self, mel: Tensor, counts: Tensor) -> List[Tensor]:
         """Return the first and last frame kept of each clip."""
@@ -173,17 +180,17 @@ class SpectrogramImage(nn.Module):
         last = last.clamp(min=0)
         return [torch.minimum(first, last), last]
 
-    def _normalized(self, db: Tensor, counts: Tensor) -> Tensor:
-        if self.normalize == "none":
+    def _normalized(self, db: Tensor, counts: Tensor, way: str) -> Tensor:
+        if way == "none":
             return db
-        if self.normalize == "dataset":
+        if way == "dataset":
             return (db - self.mean.to(db.dtype)) / self.std.to(db.dtype)
         # In float64, so that the order of summation, and with it padding, leaves no trace.
         exact = db.double()
         mask = length_mask(counts, db.shape[-1]).unsqueeze(-2)
         count = counts.clamp(min=1).double().unsqueeze(-1).unsqueeze(-1)
         mean = exact.masked_fill(~mask, 0.0).sum(dim=-1, keepdim=True) / count
-        if self.normalize == "clip":
+        if way == "clip":
             mean = mean.mean(dim=-2, keepdim=True)
         centred = (exact - mean).masked_fill(~mask, 0.0)
         variance = centred.square().sum(dim=(-2, -1), keepdim=True) / (count * db.shape[-2])

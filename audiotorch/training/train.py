@@ -175,7 +175,7 @@ def _prepare(
     _check_sizes(pipeline, data, features.min_samples / features.sample_rate)
     if resume is not None:
         return  # The checkpoint holds both.
-    if getattr(features, "normalize", None) == "dataset":
+    if "dataset" in getattr(features, "normalize", ()):
         features.fit(pipeline.prepare(b.waveform, b.lengths) for b in data.train_dataloader())
     if config.model.init_from is not None:
         take_weights(pipeline, config.model.init_from)
