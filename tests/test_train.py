@@ -120,7 +120,7 @@ def test_run_directory_is_complete(finished: Path):
         "last.ckpt",
     }
     config = OmegaConf.load(finished / "config.yaml")
-    assert config.data.sample_rate == config.features.sample_rate == 8000
+    assert config.data.sample_rate == config.features.sample_rate == 16000
     assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(config, resolve=True)
 
 
