@@ -168,7 +168,8 @@ def _any_glyph() -> Iterator[None]:
 def _draw_mel(axes: "Axes", waveform: Tensor, sample_rate: int) -> None:
     """Draw a mel spectrogram with frequency in kHz and time in seconds."""
     hop = max(1, sample_rate // 100)
-    mel = MelSpectrogram(sample_rate, 4 * hop, hop, n_mels=40)
+    # 160 samples at least: at rates of a kilohertz or so, bands would else hold no FFT bin.
+    mel = MelSpectrogram(sample_rate, max(4 * hop, 160), hop, n_mels=40)
     db = PowerToDB(ref="max", top_db=60.0)(mel(waveform)).numpy()
     seconds = len(waveform) / sample_rate
     axes.imshow(db, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, len(db)))

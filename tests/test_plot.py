@@ -86,3 +86,10 @@ def test_spectrogram_of_a_tone_is_brightest_at_its_frequency():
     )
     assert abs(float(image.mean(axis=1).argmax()) + 0.5 - ticks["1"]) < 1.0
     assert axes.get_title() == r"\$ title"
+
+
+@pytest.mark.parametrize("rate", [500, 1000, 4000, 192000])
+def test_any_sample_rate_is_drawn(rate):
+    image = spectrogram(torch.randn(rate), rate).axes[0].images[0].get_array()
+    assert image.shape[0] == 40
+    assert np.isfinite(image).all()
