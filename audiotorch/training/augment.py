@@ -32,7 +32,7 @@ class Augment(nn.Module):
     first stands before the feature extraction, the others behind it.
 
     What is mixed is the model's inputs: of waveforms the louder would outweigh its share. Behind
-    the shorter image of a pair lie zeros, the mean of a normalised image.
+    the shorter image of a pair lie zeros, the mean of an image normalised by clip or band.
 
     Args:
         sample_rate: rate of the waveforms, in Hz.
