@@ -18,7 +18,7 @@ from audiotorch.errors import ParameterError
 from audiotorch.features import SpectrogramImage
 from audiotorch.training.augment import Augment
 from audiotorch.training.noise import NoiseSource
-from audiotorch.training.warp import anchor_frames, formant_rows, interpolate_axis
+from audiotorch.training.warp import anchor_frames, end_frames, formant_rows, interpolate_axis
 
 RATE = 8000
 LENGTHS = torch.tensor([8000, 5000, 3001, 1])
@@ -31,7 +31,9 @@ WAVEFORM_ON: dict[str, Any] = {
 }
 IMAGE_ON: dict[str, Any] = {
     "formant": 0.15,
+    "mel_shift": 2,
     "time_warp": 0.2,
+    "end_shift": 0.12,
     "n_freq_masks": 2,
     "freq_mask": 6,
     "n_time_masks": 2,
@@ -353,6 +355,43 @@ def test_time_warp_at_zero_displacement_is_the_identity() -> None:
     assert torch.equal(interpolate_axis(image, read, 3), image)
 
 
+def test_end_shift_reads_a_straight_line_from_near_the_ends() -> None:
+    counts = torch.randint(20, 81, (60,), generator=torch.Generator().manual_seed(0))
+    ramp = torch.arange(80.0).expand(60, 1, 3, 80)
+    image = ramp.where(ramp < counts.view(-1, 1, 1, 1), 0)
+    read = Augment(RATE, end_shift=0.2).image(image, counts, Augment.generator(0, 0, 0))[:, 0, 0]
+    first, short = [], []
+    for row, count in enumerate(counts.tolist()):
+        valid = read[row, :count]
+        reach = 0.2 * (count - 1) + 1e-3
+        assert 0 <= valid[0] <= reach
+        assert count - 1 - reach <= valid[-1] <= count - 1
+        step = valid.diff()
+        moving = step[(valid[:-1] > 0) & (valid[1:] < count - 1)][1:-1]
+        assert (moving - moving.mean()).abs().max() < 1e-3
+        assert not read[row, count:].any()
+        first.append(bool(valid[0] > 0))
+        short.append(bool(valid[-1] < count - 1))
+    # Half the clips lose their beginning, half their end, each on its own.
+    assert len(set(zip(first, short, strict=True))) == 4
+
+
+def test_ends_that_stay_are_the_identity() -> None:
+    image = _images(COUNTS)
+    read = end_frames(torch.zeros(4), torch.ones(4), COUNTS, image.shape[3])
+    assert torch.equal(interpolate_axis(image, read, 3), image)
+
+
+def test_mel_shift_moves_whole_rows_and_repeats_the_edge() -> None:
+    image = torch.arange(12.0)[:, None].expand(200, 1, 12, 5)
+    counts = torch.full((200,), 5)
+    moved = Augment(RATE, mel_shift=3).image(image, counts, Augment.generator(0, 0, 0))
+    shifts = moved[:, 0, 6, 0] - 6
+    assert sorted(set(shifts.tolist())) == [-3, -2, -1, 0, 1, 2, 3]
+    expected = (torch.arange(12.0) + shifts[:, None]).clamp(0, 11)
+    assert torch.equal(moved[:, 0, :, 2], expected)
+
+
 def test_frequency_masks_stay_within_their_budget() -> None:
     counts = torch.tensor([60, 41, 7] * 30)
     image = _images(counts)
@@ -509,7 +548,7 @@ class _Step(nn.Module):
 
 def test_tensors_stay_on_the_batch_device() -> None:
     # Speed and formant look at the values of their draws on the CPU, and fake ones have none.
-    on = {k: v for k, v in ALL_ON.items() if k not in ("speed", "formant")}
+    on = {k: v for k, v in ALL_ON.items() if k not in ("speed", "formant", "mel_shift")}
     step = _Step(Augment(RATE, **on))
     batch = (_clips(LENGTHS), LENGTHS, _images(COUNTS), COUNTS)
     mode = FakeTensorMode()
@@ -552,6 +591,8 @@ def test_settings_come_from_yaml() -> None:
         ({"mixup_probability": True}, r"mixup_probability=True: must be a number from 0 to 1"),
         ({"formant": 0.6}, r"formant=0.6: must be a number from 0 to 0.5"),
         ({"time_warp": 0.5}, r"time_warp=0.5: must be a number from 0 to 0.49"),
+        ({"end_shift": 0.5}, r"end_shift=0.5: must be a number from 0 to 0.49"),
+        ({"mel_shift": 1.5}, r"mel_shift=1.5: must be a whole number from 0 to 10000"),
         ({"n_freq_masks": 1.5}, r"n_freq_masks=1.5: must be a whole number from 0 to 100"),
         ({"freq_mask": -1}, r"freq_mask=-1: must be a whole number from 0 to 10000"),
         ({"n_time_masks": -1}, r"n_time_masks=-1: must be a whole number from 0 to 100"),

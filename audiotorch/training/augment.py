@@ -18,7 +18,13 @@ from audiotorch.errors import ParameterError
 from audiotorch.features.functional import length_mask
 from audiotorch.training.mixup import blend, draw_pairs
 from audiotorch.training.noise import NoiseSource
-from audiotorch.training.warp import anchor_frames, formant_rows, interpolate_axis
+from audiotorch.training.settings import check_count, check_fractions, check_interval, check_number
+from audiotorch.training.warp import (
+    anchor_frames,
+    end_frames,
+    formant_rows,
+    interpolate_axis,
+)
 
 __all__ = ["Augment"]
 
@@ -27,7 +33,8 @@ class Augment(nn.Module):
     """Random changes to a training batch that leave its labels true; all of them off by default.
 
     `waveform` applies, in this order, speed, time shift, noise and gain; then `image` the formant
-    warp, the time warp and the masks of SpecAugment; last `mix` applies mixup. In evaluation mode
+    warp, the mel shift, the time warp, the shift of the ends and the masks of SpecAugment; last
+    `mix` applies mixup. In evaluation mode
     all return their input. Lists from a YAML file serve as tuples. There is no `forward`: the
     first stands before the feature extraction, the others behind it.
 
@@ -54,7 +61,12 @@ class Augment(nn.Module):
         mixup_probability: probability that a clip is mixed with another of its batch, 0 to 1.
         formant: largest relative change of vocal-tract length, 0 to 0.5: frequencies are scaled by
             a factor drawn from 1 - formant to 1 + formant, with the image's top edge kept.
+        mel_shift: largest shift of the whole image along the mel axis, in bins; the edge row is
+            repeated.
         time_warp: largest displacement of a random anchor, as share of the valid frames, below 0.5.
+        end_shift: largest displacement of a clip's beginning and of its end, each on its own, as
+            share of the valid frames, below 0.5: where a word was cut out differs from microphone
+            to microphone. What moves in repeats the edge frame.
         n_freq_masks: number of masks along the mel axis.
         freq_mask: largest width of such a mask, in mel bins.
         n_time_masks: number of masks along the time axis.
@@ -94,7 +106,9 @@ class Augment(nn.Module):
         mixup: float = 0.0,
         mixup_probability: float = 1.0,
         formant: float = 0.0,
+        mel_shift: int = 0,
         time_warp: float = 0.0,
+        end_shift: float = 0.0,
         n_freq_masks: int = 0,
         freq_mask: int = 0,
         n_time_masks: int = 0,
@@ -104,24 +118,26 @@ class Augment(nn.Module):
         htk: bool = False,
     ) -> None:
         super().__init__()
-        self.sample_rate = _count("sample_rate", sample_rate, 1, 10_000_000)
-        self.gain_db = _number("gain_db", gain_db, 0, 120)
-        self.noise_snr_db = _interval("noise_snr_db", noise_snr_db, -100, 100)
-        self.noise_probability = _number("noise_probability", noise_probability, 0, 1)
-        self.time_shift = _number("time_shift", time_shift, 0, 3600)
+        self.sample_rate = check_count("sample_rate", sample_rate, 1, 10_000_000)
+        self.gain_db = check_number("gain_db", gain_db, 0, 120)
+        self.noise_snr_db = check_interval("noise_snr_db", noise_snr_db, -100, 100)
+        self.noise_probability = check_number("noise_probability", noise_probability, 0, 1)
+        self.time_shift = check_number("time_shift", time_shift, 0, 3600)
         self.circular = circular
-        self.speed = _fractions("speed", speed, 0.25, 4)
-        self.mixup = _number("mixup", mixup, 0, 100)
-        self.mixup_probability = _number("mixup_probability", mixup_probability, 0, 1)
-        self.formant = _number("formant", formant, 0, 0.5)
-        self.time_warp = _number("time_warp", time_warp, 0, 0.49)
-        self.n_freq_masks = _count("n_freq_masks", n_freq_masks, 0, 100)
-        self.freq_mask = _count("freq_mask", freq_mask, 0, 10_000)
-        self.n_time_masks = _count("n_time_masks", n_time_masks, 0, 100)
-        self.time_mask = _number("time_mask", time_mask, 0, 1)
+        self.speed = check_fractions("speed", speed, 0.25, 4)
+        self.mixup = check_number("mixup", mixup, 0, 100)
+        self.mixup_probability = check_number("mixup_probability", mixup_probability, 0, 1)
+        self.formant = check_number("formant", formant, 0, 0.5)
+        self.mel_shift = check_count("mel_shift", mel_shift, 0, 10_000)
+        self.time_warp = check_number("time_warp", time_warp, 0, 0.49)
+        self.end_shift = check_number("end_shift", end_shift, 0, 0.49)
+        self.n_freq_masks = check_count("n_freq_masks", n_freq_masks, 0, 100)
+        self.freq_mask = check_count("freq_mask", freq_mask, 0, 10_000)
+        self.n_time_masks = check_count("n_time_masks", n_time_masks, 0, 100)
+        self.time_mask = check_number("time_mask", time_mask, 0, 1)
         nyquist = self.sample_rate / 2
-        self.fmax = nyquist if fmax is None else _number("fmax", fmax, 1, nyquist)
-        self.fmin = _number("fmin", fmin, 0, self.fmax - 1)
+        self.fmax = nyquist if fmax is None else check_number("fmax", fmax, 1, nyquist)
+        self.fmin = check_number("fmin", fmin, 0, self.fmax - 1)
         self.htk = htk
         self.resample = nn.ModuleList(_resample(factor) for factor in self.speed)
         if self.noise_snr_db is not None:
@@ -197,17 +213,15 @@ class Augment(nn.Module):
             )
         if not self.training:
             return image
-        n_draws = 3 + 2 * (self.n_freq_masks + self.n_time_masks)
+        n_draws = 6 + 2 * (self.n_freq_masks + self.n_time_masks)
         draws = torch.rand(n_draws, image.shape[0], generator=generator, dtype=torch.float64)
         image = _zero_beyond(image, frame_counts)
-        if self.formant > 0:
-            factor = 1 + (2 * draws[0] - 1) * self.formant
-            rows = formant_rows(factor, image.shape[2], self.fmin, self.fmax, htk=self.htk)
-            image = interpolate_axis(image, _move(rows, image), 2)
-        if self.time_warp > 0:
-            image = self._warp_time(image, frame_counts, draws[1:3])
+        if self.formant > 0 or self.mel_shift > 0:
+            image = self._warp_mel(image, draws[0], draws[1])
+        if self.time_warp > 0 or self.end_shift > 0:
+            image = self._warp_time(image, frame_counts, draws[2:6])
         if self.n_freq_masks + self.n_time_masks > 0:
-            image = self._mask(image, frame_counts, draws[3:])
+            image = self._mask(image, frame_counts, draws[6:])
         return image
 
     def mix(
@@ -280,13 +294,26 @@ class Augment(nn.Module):
         scale = scale.where(_move(chosen, waveform) < self.noise_probability, 0)
         return waveform + scale[:, None] * noise
 
+    def _warp_mel(self, image: Tensor, formant: Tensor, shift: Tensor) -> Tensor:
+        factor = 1 + (2 * formant - 1) * self.formant
+        rows = formant_rows(factor, image.shape[2], self.fmin, self.fmax, htk=self.htk)
+        # Every whole number from -mel_shift to mel_shift is as likely.
+        bins = ((2 * self.mel_shift + 1) * shift).floor() - self.mel_shift
+        return interpolate_axis(image, _move(rows + bins[:, None], image), 2)
+
     def _warp_time(self, image: Tensor, frame_counts: Tensor, draws: Tensor) -> Tensor:
         source = self.time_warp + (1 - 2 * self.time_warp) * draws[0]
         # The anchor may approach the ends but never reach them.
         target = (source + (2 * draws[1] - 1) * self.time_warp).clamp(0.01, 0.99)
-        source, target = _move(torch.stack((source, target)), image)
-        read = anchor_frames(source, target, frame_counts, image.shape[3])
-        return _zero_beyond(interpolate_axis(image, read, 3), frame_counts)
+        start, change = (2 * draws[2:] - 1) * self.end_shift
+        source, target, start, end = _move(torch.stack((source, target, start, 1 + change)), image)
+        if self.time_warp > 0:
+            read = anchor_frames(source, target, frame_counts, image.shape[3])
+            image = interpolate_axis(image, read, 3)
+        if self.end_shift > 0:
+            read = end_frames(start, end, frame_counts, image.shape[3])
+            image = interpolate_axis(image, read, 3)
+        return _zero_beyond(image, frame_counts)
 
     def _mask(self, image: Tensor, frame_counts: Tensor, draws: Tensor) -> Tensor:
         _, _, n_mels, n_frames = image.shape
@@ -337,41 +364,6 @@ def _resample(factor: Fraction) -> nn.Module:
     # Not persistent: a checkpoint must load whatever the augmentation of the next run is.
     resample.register_buffer("kernel", resample.kernel, persistent=False)
     return resample
-
-
-def _number(name: str, value: float, low: float, high: float) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value <= high:
-        raise ParameterError(
-            f"{name}={value!r}: must be a number from {low:g} to {high:g}; choose one in that range"
-        )
-    return value
-
-
-def _count(name: str, value: int, low: int, high: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ParameterError(
-            f"{name}={value!r}: must be a whole number from {low} to {high}; choose one of these"
-        )
-    return value
-
-
-def _interval(
-    name: str, value: Sequence[float] | None, low: float, high: float
-) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-        raise ParameterError(f"{name}={value!r}: must be two numbers (lowest, highest)")
-    first = _number(name, value[0], low, high)
-    return first, _number(name, value[1], first, high)
-
-
-def _fractions(name: str, value: Sequence[float], low: float, high: float) -> tuple[Fraction, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) == 0:
-        raise ParameterError(f"{name}={value!r}: must be a list of factors such as (0.9, 1.0, 1.1)")
-    factors = (_number(name, factor, low, high) for factor in value)
-    return tuple(Fraction(factor).limit_denominator(100) for factor in factors)
 
 
 def _check_clips(waveform: Tensor, lengths: Tensor) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from audiotorch.features.filters import hz_to_mel, mel_frequencies
 
-__all__ = ["anchor_frames", "formant_rows", "interpolate_axis"]
+__all__ = ["anchor_frames", "end_frames", "formant_rows", "interpolate_axis"]
 
 # Jaitly & Hinton bend the warp at 4800 Hz, above the formants that matter; at low sample rates
 # the knee stays below the highest mel edge.
@@ -116,4 +116,33 @@ def anchor_frames(source: Tensor, target: Tensor, frame_counts: Tensor, n_frames
     read = torch.where(share < target, left, right) * last
     # Where nothing moves, rounding must not blur the image.
     read = torch.where(source == target, frame, read)
+    return torch.where(frame <= last, read.clamp(min=0).minimum(last), frame)
+
+
+def end_frames(start: Tensor, end: Tensor, frame_counts: Tensor, n_frames: int) -> Tensor:
+    """Return the frames to read so that a clip begins and ends elsewhere.
+
+    One straight line from the new first frame to the new last one. Where the line leaves the clip
+    it reads the frame at that end again; frames beyond the count read themselves.
+
+    Args:
+        start: where reading begins, as share of the clip; 0 keeps it.
+        end: where reading ends, as share of the clip; 1 keeps it.
+        frame_counts: valid frames of each clip.
+        n_frames: frames of the padded image.
+
+    Shape:
+        - Inputs: `(batch,)` each
+        - Output: `(batch, n_frames)`
+
+    Example:
+        >>> end_frames(torch.tensor([0.5]), torch.tensor([1.0]), torch.tensor([5]), 6)
+        tensor([[2.0000, 2.5000, 3.0000, 3.5000, 4.0000, 5.0000]])
+    """
+    start, end = start[:, None], end[:, None]
+    last = (frame_counts[:, None] - 1).clamp(min=0).to(start.dtype)
+    frame = torch.arange(n_frames, device=start.device, dtype=start.dtype)
+    read = start * last + (end - start) * frame
+    # Where nothing moves, rounding must not blur the image.
+    read = torch.where((start == 0) & (end == 1), frame, read)
     return torch.where(frame <= last, read.clamp(min=0).minimum(last), frame)
