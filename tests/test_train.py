@@ -416,7 +416,7 @@ def test_multirun(corpus: Path, tmp_path: Path, run: Run, capsys: pytest.Capture
         (["trainer.max_epoch=3"], "'trainer.max_epoch': did you mean 'trainer.max_epochs'?"),
         (["max_epochs=3"], "did you mean 'trainer.max_epochs'?"),
         (["modell=cnn"], "unknown setting 'modell': did you mean 'model'?"),
-        (["model=cn"], "unknown choice model=cn: did you mean 'cnn'? available: cnn, cnn_fast, cnn_"),
+        (["model=cn"], "unknown choice model=cn: did you mean 'cnn'? available: cnn, cnn_fast"),
         (["experiment=speech"], "available: commands, demo, esc10, fsdd"),
         (["experiment=fsdd"], "environment variable AUDIOTORCH_DATA is not set"),
         (["data.root=/nowhere"], "'/nowhere': must be an existing folder"),
