@@ -19,12 +19,7 @@ from audiotorch.features.functional import length_mask
 from audiotorch.training.mixup import blend, draw_pairs
 from audiotorch.training.noise import NoiseSource
 from audiotorch.training.settings import check_count, check_fractions, check_interval, check_number
-from audiotorch.training.warp import (
-    anchor_frames,
-    end_frames,
-    formant_rows,
-    interpolate_axis,
-)
+from audiotorch.training.warp import anchor_frames, end_frames, formant_rows, interpolate_axis
 
 __all__ = ["Augment"]
 
@@ -34,9 +29,9 @@ class Augment(nn.Module):
 
     `waveform` applies, in this order, speed, time shift, noise and gain; then `image` the formant
     warp, the mel shift, the time warp, the shift of the ends and the masks of SpecAugment; last
-    `mix` applies mixup. In evaluation mode
-    all return their input. Lists from a YAML file serve as tuples. There is no `forward`: the
-    first stands before the feature extraction, the others behind it.
+    `mix` applies mixup. In evaluation mode all return their input. Lists from a YAML file serve as
+    tuples. There is no `forward`: the first stands before the feature extraction, the others
+    behind it.
 
     What is mixed is the model's inputs: of waveforms the louder would outweigh its share. Behind
     the shorter image of a pair lie zeros, the mean of an image normalised by clip or band.
@@ -217,7 +212,7 @@ class Augment(nn.Module):
         draws = torch.rand(n_draws, image.shape[0], generator=generator, dtype=torch.float64)
         image = _zero_beyond(image, frame_counts)
         if self.formant > 0 or self.mel_shift > 0:
-            image = self._warp_mel(image, draws[0], draws[1])
+            image = self._warp_mel(image, draws[:2])
         if self.time_warp > 0 or self.end_shift > 0:
             image = self._warp_time(image, frame_counts, draws[2:6])
         if self.n_freq_masks + self.n_time_masks > 0:
@@ -294,11 +289,13 @@ class Augment(nn.Module):
         scale = scale.where(_move(chosen, waveform) < self.noise_probability, 0)
         return waveform + scale[:, None] * noise
 
-    def _warp_mel(self, image: Tensor, formant: Tensor, shift: Tensor) -> Tensor:
-        factor = 1 + (2 * formant - 1) * self.formant
-        rows = formant_rows(factor, image.shape[2], self.fmin, self.fmax, htk=self.htk)
+    def _warp_mel(self, image: Tensor, draws: Tensor) -> Tensor:
         # Every whole number from -mel_shift to mel_shift is as likely.
-        bins = ((2 * self.mel_shift + 1) * shift).floor() - self.mel_shift
+        bins = ((2 * self.mel_shift + 1) * draws[1]).floor() - self.mel_shift
+        rows = torch.arange(image.shape[2], dtype=draws.dtype)
+        if self.formant > 0:
+            factor = 1 + (2 * draws[0] - 1) * self.formant
+            rows = formant_rows(factor, image.shape[2], self.fmin, self.fmax, htk=self.htk)
         return interpolate_axis(image, _move(rows + bins[:, None], image), 2)
 
     def _warp_time(self, image: Tensor, frame_counts: Tensor, draws: Tensor) -> Tensor:
