@@ -164,9 +164,10 @@ def test_runs_on_fake_cuda(model, shape):
     assert logits.shape == (len(FRAMES), N_CLASSES)
 
 
-def test_gradients_reach_every_parameter(shape):
+@pytest.mark.parametrize("modulation_frames", [None, 16])
+def test_gradients_reach_every_parameter(shape, modulation_frames):
     torch.manual_seed(0)
-    model = CNN(N_CLASSES, shape)
+    model = CNN(N_CLASSES, shape, modulation_frames=modulation_frames)
     image = images(shape).requires_grad_()
     model(image, torch.tensor(FRAMES)).square().sum().backward()
     for name, parameter in model.named_parameters():
@@ -202,6 +203,7 @@ def test_learns_a_course_in_time():
         ((3, (1, 40, 9)), {}, r"input_shape=\[1, 40, 9\]: CNN reads images"),
         ((0, (1, 40)), {}, r"n_classes=0.*at least one class"),
         ((3, (1, 40)), {"channels": (16,)}, r"channels=\[16\].*a stem and one stage"),
+        ((3, (1, 40)), {"modulation_frames": 8}, r"modulation_frames=8: must be at least 16"),
     ],
 )
 def test_wrong_settings_are_refused(arguments, options, message):

@@ -57,14 +57,14 @@ def _pool(x: Tensor, counts: Tensor) -> Tensor:
 class _Modulation(nn.Module):
     """How each band's level swings: a CNN on the spectrum over time of the image's first channel.
 
-    A rotor, an engine or a clock shows as peaks at its rate, whatever the microphone's colour; to
-    3x3 convolutions over seconds of frames it is hardly visible. The spectra of the windows that
+    A rotor, an engine or a clock shows as peaks at its rate, whatever the microphone's colour. The
+    spectra of the windows that
     lie inside a clip are averaged (a shorter clip counts as followed by its own mean), so that
     padding changes nothing.
     """
 
-    N_FEATURES = 128
     WIDTHS = (1, 16, 32, 64)
+    N_FEATURES = 2 * WIDTHS[-1]
     ROWS = 16
     # Against the log of nothing: a swing this small, as share of the image's unit spread.
     FLOOR = 1e-4
@@ -90,8 +90,8 @@ class _Modulation(nn.Module):
 
     def forward(self, image: Tensor, counts: Tensor) -> Tensor:
         """Return `(batch, N_FEATURES)` from `(batch, channel, n_mels, frames)`."""
-        x = self.layers(self.spectrum(image, counts).unsqueeze(1)).mean(dim=2)
-        return torch.cat([x.mean(dim=-1), x.amax(dim=-1)], dim=1)
+        x = self.layers(self.spectrum(image, counts).unsqueeze(1))
+        return _pool(x, torch.full_like(counts, x.shape[-1]))
 
     def spectrum(self, image: Tensor, counts: Tensor) -> Tensor:
         """Return log power `(batch, rows, n_frames // 2)` at modulations above 0."""
@@ -136,9 +136,8 @@ class CNN(nn.Module):
         channels: width of the stem and of each stage.
         stem_stride: step of the stem on both axes; 2 costs a quarter, for long or tall images.
         modulation_frames: also look at how the bands' levels swing, by the spectrum over windows of
-            this many frames of the image's first channel: rotors, engines, clocks. Best some
-            seconds at 80 frames a second or more. `None` = no such branch, which has 0.02 M
-            parameters.
+            this many frames of the image's first channel: rotors, engines, clocks. At least 16;
+            `None` = no such branch, which has 0.02 M parameters.
         dropout: share of the pooled values dropped in training.
 
     Shape:
@@ -146,7 +145,8 @@ class CNN(nn.Module):
         - Output: `(batch, n_classes)`, logits
 
     Raises:
-        ParameterError: an `input_shape` that is not of images, or fewer than one class or stage.
+        ParameterError: an `input_shape` that is not of images, fewer than one class or stage, or a
+            modulation window below 16 frames.
 
     Reference:
         He et al. (2016), Deep residual learning for image recognition.
