@@ -1,9 +1,7 @@
 import copy
 import sys
 
-import numpy as np
 import pytest
-import scipy.signal
 import torch
 from contract import exported, run_on_fake_cuda, scripted
 from torch import Tensor, nn
@@ -41,10 +39,10 @@ def shape(request) -> tuple[int, int]:
     return request.param
 
 
-@pytest.fixture(scope="module", params=[None, 16], ids=["plain", "modulation"])
-def model(shape, request) -> nn.Module:
+@pytest.fixture(scope="module")
+def model(shape) -> nn.Module:
     torch.manual_seed(0)
-    model = train(CNN(N_CLASSES, shape, modulation_frames=request.param), shape)
+    model = train(CNN(N_CLASSES, shape), shape)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert all((norm.running_mean != 0).all() and (norm.running_var != 1).all() for norm in norms)
     return model
@@ -75,33 +73,6 @@ def check_exported(model: nn.Module, shape: tuple[int, int]) -> None:
     for frames in ((1,), (20, 3), FRAMES):
         image, counts = images(shape, frames), torch.tensor(frames)
         torch.testing.assert_close(program(image, counts), model(image, counts))
-
-
-def test_a_beat_is_a_peak_at_its_rate_whatever_the_colour():
-    """Levels that swing 6 times in the window of 64 frames; each band has an offset of its own."""
-    module = CNN(2, (1, 48), modulation_frames=64).modulation
-    frame = torch.arange(200.0)
-    image = torch.sin(2 * torch.pi * frame * 6 / 64).expand(1, 1, 48, 200)
-    spectrum = module.spectrum(image, torch.tensor([200]))
-    assert spectrum.shape == (1, 16, 32)
-    assert (spectrum.argmax(dim=-1) == 5).all()  # the first column is one swing a window
-    coloured = image + 3 * torch.randn(1, 1, 48, 1)
-    torch.testing.assert_close(
-        module.spectrum(coloured, torch.tensor([200])).exp(), spectrum.exp(), atol=1e-2, rtol=1e-3
-    )
-
-
-def test_modulation_spectrum_equals_scipy_averaged_over_whole_windows():
-    module = CNN(2, (1, 32), modulation_frames=64).modulation
-    image = torch.randn(1, 1, 32, 150)
-    bands = image[0, 0].double().reshape(16, 2, 150).mean(dim=1).numpy()
-    bands = bands - bands.mean(axis=1, keepdims=True)
-    window = scipy.signal.get_window("hann", 64)
-    power = np.mean(
-        [np.abs(np.fft.rfft(bands[:, s : s + 64] * window)) ** 2 for s in (0, 32, 64)], axis=0
-    )
-    found = module.spectrum(image, torch.tensor([150]))[0]
-    np.testing.assert_allclose(found, np.log(power[:, 1:] + 1e-4 * 64), atol=1e-4)
 
 
 def test_has_less_than_a_million_parameters():
@@ -164,10 +135,9 @@ def test_runs_on_fake_cuda(model, shape):
     assert logits.shape == (len(FRAMES), N_CLASSES)
 
 
-@pytest.mark.parametrize("modulation_frames", [None, 16])
-def test_gradients_reach_every_parameter(shape, modulation_frames):
+def test_gradients_reach_every_parameter(shape):
     torch.manual_seed(0)
-    model = CNN(N_CLASSES, shape, modulation_frames=modulation_frames)
+    model = CNN(N_CLASSES, shape)
     image = images(shape).requires_grad_()
     model(image, torch.tensor(FRAMES)).square().sum().backward()
     for name, parameter in model.named_parameters():
@@ -203,7 +173,6 @@ def test_learns_a_course_in_time():
         ((3, (1, 40, 9)), {}, r"input_shape=\[1, 40, 9\]: CNN reads images"),
         ((0, (1, 40)), {}, r"n_classes=0.*at least one class"),
         ((3, (1, 40)), {"channels": (16,)}, r"channels=\[16\].*a stem and one stage"),
-        ((3, (1, 40)), {"modulation_frames": 8}, r"modulation_frames=8: must be at least 16"),
     ],
 )
 def test_wrong_settings_are_refused(arguments, options, message):

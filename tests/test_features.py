@@ -31,6 +31,7 @@ from references import (
     mfcc_of,
     pooled,
     stretched_image,
+    texture_of,
     with_deltas,
 )
 
@@ -44,6 +45,7 @@ from audiotorch.features import (
     Spectrogram,
     SpectrogramImage,
     StatisticsPooling,
+    TextureStatistics,
 )
 
 SHARE_OF_PEAK = {torch.float64: 1e-7, torch.float32: 1e-5}
@@ -117,6 +119,14 @@ IMAGE = [
     (SpectrogramImage, {"n_frames": 8, "deltas": True}, r"n_frames=8: must be at least 9"),
     (SpectrogramImage, {"top_db": 0.0}, r"top_db=0\.0: must be greater than 0"),
     (SpectrogramImage, {"n_mels": 1000}, r"n_mels=1000: \d+ bands hold no FFT bin"),
+]
+TEXTURE = [
+    (TextureStatistics, {"n_bands": 10}, r"n_bands=10: must divide n_mels=64"),
+    (TextureStatistics, {"n_bands": 0}, r"n_bands=0: must divide n_mels=64"),
+    (TextureStatistics, {"top_db": -1.0}, r"top_db=-1\.0: must be greater than 0"),
+    (TextureStatistics, {"modulation_frames": 8}, r"modulation_frames=8, .*at least 16 frames"),
+    (TextureStatistics, {"hop_length": 2048}, r"hop_length=2048: need .*rates above 8 Hz"),
+    (TextureStatistics, {"n_mels": 1024}, r"n_mels=1024: \d+ bands hold no FFT bin"),
 ]
 
 
@@ -277,6 +287,18 @@ ROWS = [
         frames=False,
         formula=centred_frames,
         refusals=VECTOR,
+    ),
+    Row(
+        "TextureStatistics",
+        build=TextureStatistics,
+        tiny=lambda: TextureStatistics(**TINY, n_mels=4, n_bands=2, modulation_frames=16),
+        reference=texture_of,
+        error=absolute_error,
+        tolerance=NORMALIZED,
+        batch_only=True,
+        frames=False,
+        formula=lambda n: 1 + n // 256,
+        refusals=TEXTURE,
     ),
     image_row(
         "dB",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from audiotorch.audio.preprocess import Normalize, PadOrTrim, Resample
 from audiotorch.errors import ParameterError
-from audiotorch.features import MFCCStatistics, SpectrogramImage
+from audiotorch.features import MFCCStatistics, SpectrogramImage, TextureStatistics
 from audiotorch.models import CNN, MLP, Linear
 from audiotorch.pipeline import Pipeline, Prediction, _batches, predict
 
@@ -30,10 +30,12 @@ FRONTS = {
     "word": lambda: SpectrogramImage(**SIZES, n_mels=24, n_frames=32, trim_db=30.0),
     "dataset": lambda: SpectrogramImage(**SIZES, n_mels=24, normalize="dataset"),
     "statistics": lambda: MFCCStatistics(**SIZES, n_mfcc=8, n_mels=24),
+    "texture": lambda: TextureStatistics(**SIZES, n_mels=24, n_bands=8, modulation_frames=64),
 }
 MODELS = {"cnn": CNN, "mlp": MLP, "linear": Linear}
 COMBINATIONS = [(front, model) for front in FRONTS for model in MODELS]
 COMBINATIONS.remove(("statistics", "cnn"))  # it reads images
+COMBINATIONS.remove(("texture", "cnn"))
 
 
 class Score(nn.Module):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from audiotorch.data.datamodule import Batch
 from audiotorch.errors import ParameterError
 from audiotorch.features import MFCCStatistics, SpectrogramImage
-from audiotorch.models import CNN, Linear
+from audiotorch.models import CNN, MLP, Linear
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
 from audiotorch.training.progress import quiet
@@ -275,6 +275,22 @@ def test_mixup_mixes_what_the_model_gets(
     # In training mode batch norm takes the batch's own statistics: the same answer again.
     expected = torch.nn.functional.cross_entropy(model(mixed, longer), target)
     torch.testing.assert_close(loss, expected)
+
+
+def test_each_member_has_a_loss_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    front = MFCCStatistics(4000, 128, 64, n_mels=20)
+    model = MLP(3, front.output_shape, dropout=0.0, n_members=4)
+    pipeline = Pipeline(front, model, labels=LABELS, sample_rate=4000)
+    task = make_task(pipeline, label_smoothing=0.1, augment=None).train()
+    monkeypatch.setattr(task, "log", lambda *_, **__: None)
+    batch = make_batches(1)[0]
+    loss = task.training_step(batch, 0)
+    answers = model(*pipeline.front(batch.waveform, batch.lengths)).unbind(1)
+    assert len(answers) == 4
+    losses = [
+        nn.functional.cross_entropy(logits, batch.target, label_smoothing=0.1) for logits in answers
+    ]
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
 
 
 def test_training_learns():

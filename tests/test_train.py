@@ -16,8 +16,10 @@ from audiotorch.audio import Normalize
 from audiotorch.data.demo import write_corpus
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.export import load_pipeline, read_metadata
+from audiotorch.models import MLP
 from audiotorch.training.build import build, config_dir
 from audiotorch.training.checkpoint import (
+    _head,
     build_pipeline,
     find_checkpoint,
     load_checkpoint_pipeline,
@@ -333,6 +335,12 @@ def test_fine_tuning_with_as_many_other_labels_has_a_new_head(finished: Path):
     last = state_of(finished)["state_dict"]["average.module.head.weight"]
     assert torch.equal(same.model.head.weight, last)
     assert not torch.equal(renamed.model.head.weight, last)
+
+
+def test_every_member_has_a_new_head():
+    assert _head(MLP(3, (12,), n_members=2), 3) == {
+        f"members.{k}.3.{kind}" for k in (0, 1) for kind in ("weight", "bias")
+    }
 
 
 def test_fine_tuning_trains(finished: Path, some_classes: Path, tmp_path: Path, run: Run):

@@ -3,6 +3,7 @@
 from audiotorch.features.image import SpectrogramImage
 from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling
 from audiotorch.features.spectrogram import MFCC, Delta, MelSpectrogram, PowerToDB, Spectrogram
+from audiotorch.features.texture import TextureStatistics
 
 __all__ = [
     "MFCC",
@@ -13,4 +14,5 @@ __all__ = [
     "Spectrogram",
     "SpectrogramImage",
     "StatisticsPooling",
+    "TextureStatistics",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, List, Tuple
+from typing import Any, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -54,66 +54,6 @@ def _pool(x: Tensor, counts: Tensor) -> Tensor:
     return torch.cat([mean, rows.masked_fill(outside, float("-inf")).amax(dim=-1)], dim=1)
 
 
-class _Modulation(nn.Module):
-    """How each band's level swings: a CNN on the spectrum over time of the image's first channel.
-
-    A rotor, an engine or a clock shows as peaks at its rate, whatever the microphone's colour. The
-    spectra of the windows that
-    lie inside a clip are averaged (a shorter clip counts as followed by its own mean), so that
-    padding changes nothing.
-    """
-
-    WIDTHS = (1, 16, 32, 64)
-    N_FEATURES = 2 * WIDTHS[-1]
-    ROWS = 16
-    # Against the log of nothing: a swing this small, as share of the image's unit spread.
-    FLOOR = 1e-4
-
-    def __init__(self, n_mels: int, n_frames: int) -> None:
-        super().__init__()
-        self.n_frames = n_frames
-        self.hop = n_frames // 2
-        self.floor = self.FLOOR * n_frames
-        self.group = -(-n_mels // self.ROWS)
-        self.register_buffer("window", torch.hann_window(n_frames), persistent=False)
-        layers: List[nn.Module] = [nn.BatchNorm2d(1)]
-        for n_in, n_out in pairwise(self.WIDTHS):
-            layers += [
-                nn.Conv2d(n_in, n_out, 3, padding=1, bias=False),
-                nn.BatchNorm2d(n_out),
-                nn.ReLU(),
-                nn.MaxPool2d(2, ceil_mode=True),
-            ]
-        self.layers = nn.Sequential(*layers)
-
-    window: Tensor
-
-    def forward(self, image: Tensor, counts: Tensor) -> Tensor:
-        """Return `(batch, N_FEATURES)` from `(batch, channel, n_mels, frames)`."""
-        x = self.layers(self.spectrum(image, counts).unsqueeze(1))
-        return _pool(x, torch.full_like(counts, x.shape[-1]))
-
-    def spectrum(self, image: Tensor, counts: Tensor) -> Tensor:
-        """Return log power `(batch, rows, n_frames // 2)` at modulations above 0."""
-        bands = nn.functional.avg_pool2d(
-            image[:, :1], [self.group, 1], ceil_mode=True, count_include_pad=False
-        )[:, 0]
-        inside = length_mask(counts, bands.shape[-1]).unsqueeze(1)
-        total = bands.masked_fill(~inside, 0.0).sum(dim=-1, keepdim=True)
-        mean = total / counts.clamp(min=1).to(bands.dtype)[:, None, None]
-        bands = (bands - mean).masked_fill(~inside, 0.0)
-        # So much longer that there are always several: torch.export takes one for a special case.
-        padded = nn.functional.pad(bands, [0, 2 * self.n_frames])
-        windows = padded.unfold(-1, self.n_frames, self.hop)
-        spectrum = torch.fft.rfft(windows * self.window.to(bands.dtype))
-        power = spectrum.real.square() + spectrum.imag.square()
-        starts = torch.arange(power.shape[2], device=image.device) * self.hop
-        whole = (starts == 0) | (starts + self.n_frames <= counts.unsqueeze(1))
-        power = power.masked_fill(~whole[:, None, :, None], 0.0).sum(dim=2)
-        power = power / whole.sum(dim=1)[:, None, None].to(power.dtype)
-        return (power[..., 1:] + self.floor).log()
-
-
 def _check_image(input_shape: Sequence[int], name: str) -> int:
     if len(input_shape) != 2:
         raise ParameterError(
@@ -135,9 +75,6 @@ class CNN(nn.Module):
         input_shape: `(channel, n_mels)` of the images: the front end's `output_shape`.
         channels: width of the stem and of each stage.
         stem_stride: step of the stem on both axes; 2 costs a quarter, for long or tall images.
-        modulation_frames: also look at how the bands' levels swing, by the spectrum over windows of
-            this many frames of the image's first channel: rotors, engines, clocks. At least 16;
-            `None` = no such branch, which has 0.02 M parameters.
         dropout: share of the pooled values dropped in training.
 
     Shape:
@@ -145,8 +82,7 @@ class CNN(nn.Module):
         - Output: `(batch, n_classes)`, logits
 
     Raises:
-        ParameterError: an `input_shape` that is not of images, fewer than one class or stage, or a
-            modulation window below 16 frames.
+        ParameterError: an `input_shape` that is not of images, or fewer than one class or stage.
 
     Reference:
         He et al. (2016), Deep residual learning for image recognition.
@@ -163,7 +99,6 @@ class CNN(nn.Module):
         *,
         channels: Sequence[int] = (16, 32, 64, 128),
         stem_stride: int = 1,
-        modulation_frames: int | None = None,
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
@@ -172,10 +107,6 @@ class CNN(nn.Module):
             raise ParameterError(
                 f"n_classes={n_classes}, channels={list(channels)}, stem_stride={stem_stride}: "
                 "need at least one class, a stem and one stage, and a step of at least 1"
-            )
-        if modulation_frames is not None and modulation_frames < 16:
-            raise ParameterError(
-                f"modulation_frames={modulation_frames}: must be at least 16, or null for none"
             )
         self.stem_stride = stem_stride
         self.stem = nn.Sequential(
@@ -187,26 +118,18 @@ class CNN(nn.Module):
         # torch.export takes an axis of length 1 for a special case: no stage may get there.
         self.min_frames = stem_stride * 2 ** len(self.stages) + 1
         self.dropout = nn.Dropout(dropout)
-        n_features = 2 * channels[-1]
-        self.modulation = None
-        if modulation_frames is not None:
-            self.modulation = _Modulation(int(input_shape[1]), modulation_frames)
-            n_features += _Modulation.N_FEATURES
-        self.head = nn.Linear(n_features, n_classes)
+        self.head = nn.Linear(2 * channels[-1], n_classes)
 
     def forward(self, image: Tensor, lengths: Tensor) -> Tensor:
         """Return logits; shapes as in the class docstring."""
         counts = lengths
-        swings = image.new_zeros([image.shape[0], 0])
-        if self.modulation is not None:
-            swings = self.modulation(image, counts)
         image = nn.functional.pad(image, [0, max(self.min_frames - image.shape[-1], 0)])
         image = _mask(image, counts)
         counts = (counts + self.stem_stride - 1) // self.stem_stride
         x = _mask(self.stem(image), counts)
         for stage in self.stages:
             x, counts = stage(x, counts)
-        return self.head(self.dropout(torch.cat([_pool(x, counts), swings], dim=1)))
+        return self.head(self.dropout(_pool(x, counts)))
 
 
 class TimmCNN(nn.Module):

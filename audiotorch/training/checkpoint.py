@@ -260,13 +260,24 @@ def take_weights(pipeline: Pipeline, source: str | os.PathLike[str]) -> None:
 
 
 def _head(model: nn.Module, n_classes: int) -> set[str]:
-    """Names of the parameters of the last linear layer that gives one number for each class."""
-    heads = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == n_classes
-    ]
-    return {f"{heads[-1]}.{kind}".lstrip(".") for kind in ("weight", "bias")} if heads else set()
+    """Names of the parameters of the last linear layer that gives one number for each class.
+
+    Of a model of several members, of each member's.
+    """
+    members = getattr(model, "members", None)
+    networks = {"": model}
+    if isinstance(members, nn.ModuleList):
+        networks = {f"members.{k}.": member for k, member in enumerate(members)}
+    names = set()
+    for prefix, network in networks.items():
+        heads = [
+            name
+            for name, module in network.named_modules()
+            if isinstance(module, nn.Linear) and module.out_features == n_classes
+        ]
+        if heads:
+            names |= {f"{prefix}{heads[-1]}.{kind}".lstrip(".") for kind in ("weight", "bias")}
+    return names
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

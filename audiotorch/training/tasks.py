@@ -187,9 +187,12 @@ class ClassificationTask(L.LightningModule):
                 if x.ndim == 4:
                     x = self.augment.image(x, counts, generator)
                 x, counts, target = self.augment.mix(x, counts, target, generator)
+        logits = self.pipeline.model(x, counts)
+        if logits.ndim == 3:  # several members, each learns by itself
+            target = target.unsqueeze(1).expand_as(logits)
         loss = F.cross_entropy(
-            self.pipeline.model(x, counts),
-            target,
+            logits.flatten(0, -2),
+            target.flatten(0, -2),
             weight=self.weights,
             label_smoothing=self.label_smoothing,
         )
