@@ -77,17 +77,21 @@ def texture_of(y: np.ndarray, rate: int) -> np.ndarray:
     db = librosa.power_to_db(mel).astype(np.float64)
     image = (db - db.mean()) / max(db.std(), 0.5)
     bands = db.reshape(16, 4, -1).mean(axis=1)
+    bands = bands - bands.mean(axis=1, keepdims=True)
     n = min(256, bands.shape[1])
-    spectrum = np.zeros((16, 129))
     n_windows = 1 + -(-(bands.shape[1] - n) // 128)
+    starts = np.floor(np.linspace(0, bands.shape[1] - n, n_windows) + 1e-9).astype(int)
     taper = np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2
-    for start in np.floor(np.linspace(0, bands.shape[1] - n, n_windows) + 1e-9).astype(int):
-        swing = (bands - bands.mean(axis=1, keepdims=True))[:, start : start + n] * taper
-        spectrum += np.abs(np.fft.rfft(swing, 256)) ** 2 / (taper**2).sum() / n_windows
-    octaves = np.stack([spectrum[:, 2**k : 2 ** (k + 1)].mean(1) for k in range(7)])
-    octaves = np.log(octaves.T + 0.01)
+    power = (
+        np.stack([np.abs(np.fft.rfft(bands[:, s : s + n] * taper, 256)) ** 2 for s in starts])
+        / (taper**2).sum()
+    )
+    fast = power[..., np.fft.rfftfreq(256, 256 / rate) >= 8.0] + 0.01
+    crest = np.log(fast.max(axis=-1) / fast.mean(axis=-1)).mean(axis=0)
+    mean_power = power.mean(axis=0)
+    octaves = np.stack([mean_power[:, 2**k : 2 ** (k + 1)].mean(1) for k in range(7)], axis=1)
+    octaves = np.log(octaves + 0.01)
     level = octaves.mean(axis=1, keepdims=True)
-    fast = spectrum[:, np.fft.rfftfreq(256, 256 / rate) >= 8.0] + 0.01
-    crest = np.log(fast.max(axis=1, keepdims=True) / fast.mean(axis=1, keepdims=True))
     colour = np.concatenate([image.mean(axis=1), image.std(axis=1), image.max(axis=1)])
-    return np.concatenate([colour, np.hstack([octaves - level, level, crest]).ravel()])
+    swings = np.hstack([octaves - level, level, crest[:, None]])
+    return np.concatenate([colour, swings.ravel()])

@@ -33,8 +33,7 @@ def train(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     for step in range(4):
         optimizer.zero_grad()
         logits = model(inputs(shape, seed=100 + step), torch.tensor(FRAMES))
-        logits = logits.reshape(len(FRAMES), -1, N_CLASSES)
-        nn.functional.cross_entropy(logits.mT, target[:, None].expand(logits.shape[:2])).backward()
+        nn.functional.cross_entropy(logits, target).backward()
         optimizer.step()
     return model.eval()
 
@@ -44,15 +43,11 @@ def shape(request) -> tuple[int, ...]:
     return request.param
 
 
-def committee(*args) -> MLP:
-    return MLP(*args, n_members=3)
-
-
-@pytest.fixture(scope="module", params=[MLP, Linear, committee], ids=lambda kind: kind.__name__)
+@pytest.fixture(scope="module", params=[MLP, Linear], ids=lambda kind: kind.__name__)
 def model(request, shape) -> nn.Module:
     torch.manual_seed(0)
     model = train(request.param(N_CLASSES, shape), shape)
-    assert (model.scaler.running_mean != 0).all()
+    assert (model.layers[0].running_mean != 0).all()
     return model
 
 
@@ -98,8 +93,8 @@ def test_images_are_pooled_as_by_numpy(kind, image_shape):
 
 
 def fill_scaler(model: nn.Module, scaler: StandardScaler) -> None:
-    model.scaler.running_mean.copy_(torch.from_numpy(scaler.mean_))
-    model.scaler.running_var.copy_(torch.from_numpy(scaler.var_))
+    model.layers[0].running_mean.copy_(torch.from_numpy(scaler.mean_))
+    model.layers[0].running_var.copy_(torch.from_numpy(scaler.var_))
 
 
 def features_and_target() -> tuple[np.ndarray, np.ndarray]:
@@ -116,8 +111,8 @@ def test_linear_is_standardisation_and_logistic_regression_of_sklearn():
     fitted = LogisticRegression().fit(scaler.transform(x), target)
     model = Linear(N_CLASSES, (12,)).double().eval()
     fill_scaler(model, scaler)
-    model.members[0][0].weight.data.copy_(torch.from_numpy(fitted.coef_))
-    model.members[0][0].bias.data.copy_(torch.from_numpy(fitted.intercept_))
+    model.layers[1].weight.data.copy_(torch.from_numpy(fitted.coef_))
+    model.layers[1].bias.data.copy_(torch.from_numpy(fitted.intercept_))
     with torch.no_grad():
         logits = model(torch.from_numpy(x), torch.ones(len(x), dtype=torch.int64))
     # BatchNorm adds 1e-5 to the variance, 1e-3 of the smallest column's here.
@@ -135,7 +130,7 @@ def test_mlp_is_standardisation_and_perceptron_of_sklearn():
     fitted = MLPClassifier((16, 8), max_iter=20, random_state=0).fit(scaler.transform(x), target)
     model = MLP(N_CLASSES, (12,), hidden=(16, 8)).double().eval()
     fill_scaler(model, scaler)
-    linears = [layer for layer in model.members[0] if isinstance(layer, nn.Linear)]
+    linears = [layer for layer in model.layers if isinstance(layer, nn.Linear)]
     for layer, weight, bias in zip(linears, fitted.coefs_, fitted.intercepts_, strict=True):
         layer.weight.data.copy_(torch.from_numpy(weight.T))
         layer.bias.data.copy_(torch.from_numpy(bias))
@@ -151,8 +146,8 @@ def test_scaler_is_the_running_mean_and_variance_of_training():
     for batch in batches:
         model(batch, torch.ones(len(batch), dtype=torch.int64))
     expected = batches[0].double().numpy()
-    np.testing.assert_allclose(model.scaler.running_mean, expected.mean(0), rtol=1e-4)
-    np.testing.assert_allclose(model.scaler.running_var, expected.var(0, ddof=1), rtol=1e-4)
+    np.testing.assert_allclose(model.layers[0].running_mean, expected.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(model.layers[0].running_var, expected.var(0, ddof=1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -221,21 +216,8 @@ def test_gradients_reach_every_parameter(model, shape):
 
 
 def test_linear_is_an_mlp_without_hidden_layers():
-    for model in (Linear(3, (12,)), MLP(3, (12,), hidden=())):
-        assert isinstance(model.scaler, nn.BatchNorm1d)
-        assert [type(layer) for layer in model.members[0]] == [nn.Linear]
-
-
-def test_members_learn_by_themselves_and_answer_together():
-    torch.manual_seed(0)
-    model = MLP(N_CLASSES, (12,), dropout=0.0, n_members=3)
-    x, counts = inputs((12,)), torch.tensor(FRAMES)
-    apart = model(x, counts)
-    assert apart.shape == (len(FRAMES), 3, N_CLASSES)
-    assert (apart[:, 0] - apart[:, 1]).abs().max() > 0.1, "members start alike"
-    together = model.eval()(x, counts)
-    each = [nn.functional.log_softmax(member(model.scaler(x)), -1) for member in model.members]
-    torch.testing.assert_close(together, sum(each) / 3)
+    assert [type(layer) for layer in Linear(3, (12,)).layers] == [nn.BatchNorm1d, nn.Linear]
+    assert not any(isinstance(layer, nn.ReLU) for layer in MLP(3, (12,), hidden=()).layers)
 
 
 @pytest.mark.parametrize("kind", [MLP, Linear])
@@ -250,8 +232,3 @@ def test_members_learn_by_themselves_and_answer_together():
 def test_wrong_settings_are_refused(kind, n_classes, input_shape, message):
     with pytest.raises(ParameterError, match=message):
         kind(n_classes, input_shape)
-
-
-def test_no_member_is_refused():
-    with pytest.raises(ParameterError, match=r"n_members=0.*at least one class and one member"):
-        MLP(3, (12,), n_members=0)

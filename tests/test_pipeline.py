@@ -1,3 +1,4 @@
+import functools
 import io
 import math
 import os
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from audiotorch.audio.preprocess import Normalize, PadOrTrim, Resample
 from audiotorch.errors import ParameterError
 from audiotorch.features import MFCCStatistics, SpectrogramImage, TextureStatistics
-from audiotorch.models import CNN, MLP, Linear
+from audiotorch.models import CNN, MLP, Ensemble, Linear
 from audiotorch.pipeline import Pipeline, Prediction, _batches, predict
 
 RATE = 8000
@@ -32,7 +33,12 @@ FRONTS = {
     "statistics": lambda: MFCCStatistics(**SIZES, n_mfcc=8, n_mels=24),
     "texture": lambda: TextureStatistics(**SIZES, n_mels=24, n_bands=8, modulation_frames=64),
 }
-MODELS = {"cnn": CNN, "mlp": MLP, "linear": Linear}
+MODELS = {
+    "cnn": CNN,
+    "mlp": MLP,
+    "linear": Linear,
+    "ensemble": functools.partial(Ensemble, member=MLP, n_members=2),
+}
 COMBINATIONS = [(front, model) for front in FRONTS for model in MODELS]
 COMBINATIONS.remove(("statistics", "cnn"))  # it reads images
 COMBINATIONS.remove(("texture", "cnn"))

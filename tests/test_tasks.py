@@ -1,3 +1,4 @@
+import functools
 import math
 
 import lightning as L
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 from audiotorch.data.datamodule import Batch
 from audiotorch.errors import ParameterError
 from audiotorch.features import MFCCStatistics, SpectrogramImage
-from audiotorch.models import CNN, MLP, Linear
+from audiotorch.models import CNN, MLP, Ensemble, Linear
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
 from audiotorch.training.progress import quiet
@@ -279,13 +280,14 @@ def test_mixup_mixes_what_the_model_gets(
 
 def test_each_member_has_a_loss_of_its_own(monkeypatch: pytest.MonkeyPatch):
     front = MFCCStatistics(4000, 128, 64, n_mels=20)
-    model = MLP(3, front.output_shape, dropout=0.0, n_members=4)
+    member = functools.partial(MLP, dropout=0.0)
+    model = Ensemble(3, front.output_shape, member=member, n_members=4)
     pipeline = Pipeline(front, model, labels=LABELS, sample_rate=4000)
     task = make_task(pipeline, label_smoothing=0.1, augment=None).train()
     monkeypatch.setattr(task, "log", lambda *_, **__: None)
     batch = make_batches(1)[0]
     loss = task.training_step(batch, 0)
-    answers = model(*pipeline.front(batch.waveform, batch.lengths)).unbind(1)
+    answers = model.each(*pipeline.front(batch.waveform, batch.lengths)).unbind(1)
     assert len(answers) == 4
     losses = [
         nn.functional.cross_entropy(logits, batch.target, label_smoothing=0.1) for logits in answers

@@ -16,7 +16,7 @@ from audiotorch.audio import Normalize
 from audiotorch.data.demo import write_corpus
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.export import load_pipeline, read_metadata
-from audiotorch.models import MLP
+from audiotorch.models import MLP, Ensemble
 from audiotorch.training.build import build, config_dir
 from audiotorch.training.checkpoint import (
     _head,
@@ -338,8 +338,9 @@ def test_fine_tuning_with_as_many_other_labels_has_a_new_head(finished: Path):
 
 
 def test_every_member_has_a_new_head():
-    assert _head(MLP(3, (12,), n_members=2), 3) == {
-        f"members.{k}.3.{kind}" for k in (0, 1) for kind in ("weight", "bias")
+    model = Ensemble(3, (12,), member=MLP, n_members=2)
+    assert _head(model, 3) == {
+        f"members.{k}.layers.4.{kind}" for k in (0, 1) for kind in ("weight", "bias")
     }
 
 
@@ -424,7 +425,7 @@ def test_multirun(corpus: Path, tmp_path: Path, run: Run, capsys: pytest.Capture
         (["trainer.max_epoch=3"], "'trainer.max_epoch': did you mean 'trainer.max_epochs'?"),
         (["max_epochs=3"], "did you mean 'trainer.max_epochs'?"),
         (["modell=cnn"], "unknown setting 'modell': did you mean 'model'?"),
-        (["model=cn"], "unknown choice model=cn: did you mean 'cnn'? available: cnn, cnn_fast"),
+        (["model=cn"], "unknown choice model=cn: did you mean 'cnn'? available: cnn, cnn_ensemble"),
         (["experiment=speech"], "available: commands, demo, esc10, fsdd"),
         (["experiment=fsdd"], "environment variable AUDIOTORCH_DATA is not set"),
         (["data.root=/nowhere"], "'/nowhere': must be an existing folder"),

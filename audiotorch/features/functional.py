@@ -9,6 +9,7 @@ from audiotorch.audio.preprocess import length_mask
 from audiotorch.errors import ParameterError
 
 __all__ = [
+    "MIN_SPREAD_DB",
     "check_feature",
     "length_mask",
     "mask_frames",
@@ -18,6 +19,9 @@ __all__ = [
     "stft",
     "stretch_frames",
 ]
+
+MIN_SPREAD_DB = 0.5
+"""Below this spread (dB) a clip is constant: dividing would only blow up rounding."""
 
 
 def mask_samples(waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:

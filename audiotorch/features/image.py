@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
 from audiotorch.features.functional import (
+    MIN_SPREAD_DB,
     length_mask,
     mask_frames,
     power_to_db,
@@ -18,8 +19,6 @@ from audiotorch.features.spectrogram import Delta, MelSpectrogram
 __all__ = ["SpectrogramImage"]
 
 _NORMALIZE = ("clip", "band", "dataset", "none")
-# Below this spread (dB) a clip is constant: dividing would only blow up rounding.
-_MIN_SPREAD_DB = 0.5
 
 
 class SpectrogramImage(nn.Module):
@@ -116,7 +115,7 @@ class SpectrogramImage(nn.Module):
         self.top_db = float(top_db)
         self.normalize: List[str] = ways
         self.deltas = deltas
-        self.min_spread_db = _MIN_SPREAD_DB
+        self.min_spread_db = MIN_SPREAD_DB
         self.n_frames = n_frames
         self.trim_db = None if trim_db is None else float(trim_db)
         self.min_samples = (self.delta.width - 1) * hop_length if deltas and not n_frames else 1
@@ -219,7 +218,7 @@ class SpectrogramImage(nn.Module):
         if count == 0:
             raise ParameterError("batches: hold no frames; give the training clips")
         mean = total / count
-        std = (squares / count - mean.square()).clamp(min=0.0).sqrt().clamp(min=_MIN_SPREAD_DB)
+        std = (squares / count - mean.square()).clamp(min=0.0).sqrt().clamp(min=MIN_SPREAD_DB)
         self.mean.copy_(mean.unsqueeze(1))
         self.std.copy_(std.unsqueeze(1))
         return self

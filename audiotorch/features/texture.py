@@ -1,21 +1,24 @@
 """Sound texture: one vector a clip that tells rain from fire, and a rotor from the sea."""
 
 import math
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
-from audiotorch.features.functional import length_mask, mask_frames, power_to_db
+from audiotorch.features.functional import (
+    MIN_SPREAD_DB,
+    length_mask,
+    mask_frames,
+    power_to_db,
+)
 from audiotorch.features.pooling import StatisticsPooling
 from audiotorch.features.spectrogram import MelSpectrogram
 
 __all__ = ["TextureStatistics"]
 
-# Below this spread (dB) a clip is constant: dividing would only blow up rounding.
-_MIN_SPREAD_DB = 0.5
-# Swings of a tenth of a dB count as none: the floor of modulation power, dB^2.
+# The floor of modulation power, dB^2: that of noise of a tenth of a dB.
 _MIN_SWING = 0.01
 # Below lie words, waves and steps; above, what turns: rotors, engines, drills.
 _CREST_HZ = 8.0
@@ -29,13 +32,15 @@ class TextureStatistics(nn.Module):
     - colour: mean, standard deviation and maximum over time of each mel band in dB, less the
       clip's mean and divided by its standard deviation, so that the level of the recording is out;
     - modulation spectrum: power of each band's swings (neighbouring mel bands averaged), in dB^2
-      and natural log, octave by octave up to half the frame rate: the octaves less their mean,
-      then that mean, for each band;
+      and natural log, octave by octave up to half the frame rate, the last octave without its
+      highest rate and cut where the window's length is no power of two: the octaves less their
+      mean, then that mean, for each band;
     - modulation crest: log of highest to mean power at the rates from 8 Hz on, for each band. A
-      rotor, an engine or a clock has a line there; rain and fire have none.
+      rotor or an engine has a line there; rain and fire have none.
 
-    Modulation spectra are averaged over Hann windows that overlap by half at least and cover the
-    clip from end to end; a clip shorter than one gets a window of its own length.
+    Power and crest are means over Hann windows that overlap by half at least and run from the
+    clip's first frame to its last, which count little, as a window's ends do. A clip shorter than
+    a window gets one of its own length.
 
     Args:
         sample_rate: Hz.
@@ -55,7 +60,8 @@ class TextureStatistics(nn.Module):
 
     Raises:
         ParameterError: `n_mels` is no multiple of `n_bands`, a number that is not positive, a
-            window of fewer than 16 frames or without a rate above 8 Hz, and as `MelSpectrogram`.
+            window of fewer than 16 frames or without two rates from 8 Hz on, and as
+            `MelSpectrogram`.
 
     Reference:
         McDermott & Simoncelli (2011), Sound texture perception via statistics of the auditory
@@ -90,19 +96,20 @@ class TextureStatistics(nn.Module):
             raise ParameterError(f"n_bands={n_bands}: must divide n_mels={n_mels}")
         if not top_db > 0:
             raise ParameterError(f"top_db={top_db}: must be greater than 0")
+        if modulation_frames < 16:
+            raise ParameterError(f"modulation_frames={modulation_frames}: must be at least 16")
         self.crest_bin = math.ceil(_CREST_HZ * modulation_frames * hop_length / sample_rate)
-        if modulation_frames < 16 or self.crest_bin > modulation_frames // 2:
+        if self.crest_bin >= modulation_frames // 2:
             raise ParameterError(
-                f"modulation_frames={modulation_frames}, hop_length={hop_length}: need windows of "
-                f"at least 16 frames, and frames often enough for rates above {_CREST_HZ:g} Hz"
+                f"hop_length={hop_length}: too long for rates above {_CREST_HZ:g} Hz; lower it"
             )
         self.pooling = StatisticsPooling(["mean", "std", "max"])
         self.sample_rate = sample_rate
         self.top_db = float(top_db)
         self.n_bands = n_bands
-        self.n_frames = modulation_frames
+        self.modulation_frames = modulation_frames
         self.min_samples = 1
-        self.min_spread_db = _MIN_SPREAD_DB
+        self.min_spread_db = MIN_SPREAD_DB
         self.min_swing = _MIN_SWING
         octaves = _octave_bank(modulation_frames)
         self.register_buffer("octaves", octaves, persistent=False)
@@ -134,40 +141,42 @@ class TextureStatistics(nn.Module):
         return torch.cat([mean - centre, std, peak - centre], dim=1) / spread
 
     def _modulation(self, db: Tensor, counts: Tensor) -> Tensor:
-        power = self._modulation_power(db, counts)
-        shape = (power @ self.octaves.to(power.dtype) + self.min_swing).log()
-        level = shape.mean(dim=-1, keepdim=True)
-        fast = power[..., self.crest_bin :] + self.min_swing
-        crest = (fast.amax(dim=-1, keepdim=True) / fast.mean(dim=-1, keepdim=True)).log()
-        return torch.cat([shape - level, level, crest], dim=-1).flatten(1)
-
-    def _modulation_power(self, db: Tensor, counts: Tensor) -> Tensor:
-        """Return the mean over windows of `|rfft|^2`, `(batch, n_bands, 1 + n_frames // 2)`."""
-        n_frames = self.n_frames
-        hop = n_frames // 2
         bands = db.unflatten(1, (self.n_bands, -1)).mean(dim=2)
         mean = mask_frames(bands, counts).sum(dim=-1, keepdim=True) / counts[:, None, None]
-        bands = mask_frames(bands - mean, counts)
-        # Windows start evenly spaced from the clip's first frame to the last that one can start at.
+        windows, n_windows = self._windows(mask_frames(bands - mean, counts), counts)
+        spectrum = torch.fft.rfft(windows * self._taper(counts)[:, None, None])
+        power = spectrum.real.square() + spectrum.imag.square()
+        fast = power[..., self.crest_bin :] + self.min_swing
+        # Of each window first: the highest of a mean would fall with the number of windows.
+        crest = (fast.amax(dim=-1, keepdim=True) / fast.mean(dim=-1, keepdim=True)).log()
+        own = length_mask(n_windows, power.shape[2])[:, None, :, None]
+        mean_power = power.masked_fill(~own, 0.0).sum(dim=2) / n_windows[:, None, None]
+        mean_crest = crest.masked_fill(~own, 0.0).sum(dim=2) / n_windows[:, None, None]
+        shape = (mean_power @ self.octaves.to(power.dtype) + self.min_swing).log()
+        level = shape.mean(dim=-1, keepdim=True)
+        return torch.cat([shape - level, level, mean_crest], dim=-1).flatten(1)
+
+    def _windows(self, bands: Tensor, counts: Tensor) -> Tuple[Tensor, Tensor]:
+        """Return `(batch, n_bands, windows, modulation_frames)` and how many are each clip's own.
+
+        They start evenly spaced from the first frame to the last that one can start at.
+        """
+        n_frames, width = self.modulation_frames, bands.shape[-1]
+        hop = n_frames // 2
         last = (counts - n_frames).clamp(min=0)
         n_windows = 1 + (last + hop - 1) // hop
-        # Two more than any clip of this width needs: torch.export takes one for a special case.
-        window = torch.arange(db.shape[-1] // hop + 2, device=db.device)
+        # More than any clip of this width needs: torch.export takes one for a special case.
+        window = torch.arange(width // hop + 2, device=bands.device)
         start = window * last[:, None] // (n_windows - 1).clamp(min=1)[:, None]
-        frame = torch.arange(n_frames, device=db.device)
-        index = (start[:, :, None] + frame).clamp(max=db.shape[-1] - 1).flatten(1)
-        cut = bands.gather(2, index[:, None].expand(-1, self.n_bands, -1))
-        cut = cut.unflatten(2, (-1, n_frames))
-        spectrum = torch.fft.rfft(cut * self._taper(counts)[:, None, None])
-        power = spectrum.real.square() + spectrum.imag.square()
-        own = length_mask(n_windows, window.shape[0])
-        power = power.masked_fill(~own[:, None, :, None], 0.0).sum(dim=2)
-        return power / n_windows[:, None, None]
+        frame = torch.arange(n_frames, device=bands.device)
+        index = (start[:, :, None] + frame).clamp(max=width - 1).flatten(1)
+        windows = bands.gather(2, index[:, None].expand(-1, self.n_bands, -1))
+        return windows.unflatten(2, (-1, n_frames)), n_windows
 
     def _taper(self, counts: Tensor) -> Tensor:
-        """Return a Hann window of unit energy for each clip, `(batch, n_frames)`."""
-        width = counts.clamp(min=1, max=self.n_frames).double().unsqueeze(1)
-        frame = torch.arange(self.n_frames, device=counts.device, dtype=torch.float64)
+        """Return a Hann window of unit energy for each clip, `(batch, modulation_frames)`."""
+        width = counts.clamp(min=1, max=self.modulation_frames).double().unsqueeze(1)
+        frame = torch.arange(self.modulation_frames, device=counts.device, dtype=torch.float64)
         taper = torch.sin(math.pi * (frame + 0.5) / width).square()
         taper = taper.masked_fill(frame >= width, 0.0)
         return taper / taper.square().sum(dim=1, keepdim=True).sqrt()

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from audiotorch.errors import DecodeError, ParameterError
+from audiotorch.models.ensemble import Ensemble
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.build import build
 
@@ -260,24 +261,16 @@ def take_weights(pipeline: Pipeline, source: str | os.PathLike[str]) -> None:
 
 
 def _head(model: nn.Module, n_classes: int) -> set[str]:
-    """Names of the parameters of the last linear layer that gives one number for each class.
-
-    Of a model of several members, of each member's.
-    """
-    members = getattr(model, "members", None)
-    networks = {"": model}
-    if isinstance(members, nn.ModuleList):
-        networks = {f"members.{k}.": member for k, member in enumerate(members)}
-    names = set()
-    for prefix, network in networks.items():
-        heads = [
-            name
-            for name, module in network.named_modules()
-            if isinstance(module, nn.Linear) and module.out_features == n_classes
-        ]
-        if heads:
-            names |= {f"{prefix}{heads[-1]}.{kind}".lstrip(".") for kind in ("weight", "bias")}
-    return names
+    """Names of the parameters of the last linear layer that gives one number for each class."""
+    if isinstance(model, Ensemble):
+        members = enumerate(model.members)
+        return {f"members.{k}.{name}" for k, m in members for name in _head(m, n_classes)}
+    heads = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == n_classes
+    ]
+    return {f"{heads[-1]}.{kind}".lstrip(".") for kind in ("weight", "bias")} if heads else set()
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

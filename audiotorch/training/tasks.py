@@ -21,6 +21,7 @@ from torchmetrics.classification import (
 
 from audiotorch.data.datamodule import Batch
 from audiotorch.errors import ParameterError
+from audiotorch.models.ensemble import Ensemble
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
 
@@ -187,9 +188,12 @@ class ClassificationTask(L.LightningModule):
                 if x.ndim == 4:
                     x = self.augment.image(x, counts, generator)
                 x, counts, target = self.augment.mix(x, counts, target, generator)
-        logits = self.pipeline.model(x, counts)
-        if logits.ndim == 3:  # several members, each learns by itself
+        model = self.pipeline.model
+        if isinstance(model, Ensemble):  # each member learns from its own errors
+            logits = model.each(x, counts)
             target = target.unsqueeze(1).expand_as(logits)
+        else:
+            logits = model(x, counts)
         loss = F.cross_entropy(
             logits.flatten(0, -2),
             target.flatten(0, -2),

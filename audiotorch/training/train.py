@@ -73,7 +73,7 @@ def _job(config: DictConfig) -> float | None:
     if HydraConfig.get().runtime.choices.get("sweep") is not None:
         raise ParameterError(
             f"objective={config.objective!r}: must be a figure of metrics.json that is a number, "
-            "such as val/acc; a run without validation has none under val/"
+            "such as val/acc, which needs a validation: data.validation=clip"
         )
     return None
 

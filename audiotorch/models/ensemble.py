@@ -1,0 +1,64 @@
+"""Several networks of one kind that answer together."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from audiotorch.errors import ParameterError
+
+__all__ = ["Ensemble"]
+
+
+class Ensemble(nn.Module):
+    """Networks side by side, each with a random start of its own, whose answers are averaged.
+
+    Where clips or speakers are few, much of one network's answers hangs on its start. Members see
+    the same batches; trained each by its own loss, which is `each`'s business, they err apart, and
+    what they disagree on averages out.
+
+    Args:
+        n_classes: number of answers.
+        input_shape: the front end's `output_shape`.
+        member: builds one network from the two: a model class, with its settings bound.
+        n_members: how many; time and size grow with it.
+
+    Shape:
+        - Input: as the members'
+        - Output: `(batch, n_classes)`, mean log-probabilities
+
+    Raises:
+        ParameterError: fewer than one member, and as the members.
+
+    Reference:
+        Lakshminarayanan et al. (2017), Simple and scalable predictive uncertainty estimation using
+        deep ensembles. Theirs averages probabilities; the mean of logs leaves the answers logits.
+
+    Example:
+        >>> from audiotorch.models import MLP
+        >>> Ensemble(3, (240,), member=MLP).eval()(torch.zeros(2, 240), torch.tensor([9, 9])).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        input_shape: Sequence[int],
+        *,
+        member: Callable[..., nn.Module],
+        n_members: int = 4,
+    ) -> None:
+        super().__init__()
+        if n_members < 1:
+            raise ParameterError(f"n_members={n_members}: must be at least 1")
+        self.members = nn.ModuleList(
+            member(n_classes=n_classes, input_shape=input_shape) for _ in range(n_members)
+        )
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return log-probabilities; shapes as in the class docstring."""
+        return self.each(x, lengths).log_softmax(dim=-1).mean(dim=1)
+
+    def each(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return the logits of every member, `(batch, n_members, n_classes)`."""
+        return torch.stack([member(x, lengths) for member in self.members], dim=1)
