@@ -94,7 +94,7 @@ def test_pipeline_and_task_instantiate(model: str, features: str):
     if reads_images and features in ("mfcc_stats", "texture_stats"):
         pytest.skip("a model for images does not take vectors")
     config = composed(f"model={model}", f"features={features}")
-    pipeline = build_pipeline(config, ["no", "yes"])
+    pipeline = build_pipeline(config, ["no", "yes"], trusted=False)
     task = build(config.task, pipeline=pipeline, class_counts=None, seed=0)
     assert isinstance(task, ClassificationTask)
     assert task.pipeline.sample_rate == config.features.sample_rate
