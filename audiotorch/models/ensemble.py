@@ -14,8 +14,8 @@ class Ensemble(nn.Module):
     """Networks side by side, each with a random start of its own, whose answers are averaged.
 
     Where clips or speakers are few, much of one network's answers hangs on its start. Members see
-    the same batches, but each has a loss of its own in training (`ClassificationTask` reads `each`),
-    so that they err apart, and what they disagree on averages out.
+    the same batches, but each has a loss of its own in training, which `ClassificationTask` takes
+    of `each`, so that they err apart, and what they disagree on averages out.
 
     Args:
         n_classes: number of answers.
