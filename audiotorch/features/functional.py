@@ -11,6 +11,7 @@ from audiotorch.errors import ParameterError
 __all__ = [
     "MIN_SPREAD_DB",
     "check_feature",
+    "check_waveform",
     "length_mask",
     "mask_frames",
     "mask_samples",
@@ -22,6 +23,27 @@ __all__ = [
 
 MIN_SPREAD_DB = 0.5
 """Below this spread (dB) a clip is constant: dividing would only blow up rounding."""
+
+
+def check_waveform(waveform: Tensor, lengths: Optional[Tensor]) -> None:
+    """Refuse what is no waveform, or lengths that do not fit it.
+
+    Args:
+        waveform: float samples, `(..., time)`.
+        lengths: int64, samples of each clip, `(...)`; `None` = all full.
+
+    Raises:
+        ParameterError: neither float32 nor float64, no time axis, or lengths of another shape.
+    """
+    if waveform.dtype != torch.float32 and waveform.dtype != torch.float64:
+        raise ParameterError("waveform: must be float32 or float64; divide integers by full scale")
+    if waveform.dim() < 1:
+        raise ParameterError("waveform: must be (..., time), got a single number")
+    if lengths is not None and lengths.dim() != waveform.dim() - 1:
+        raise ParameterError(
+            f"lengths: must have the waveform's {waveform.dim() - 1} leading axes, "
+            f"got {lengths.dim()}"
+        )
 
 
 def mask_samples(waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
@@ -36,19 +58,11 @@ def mask_samples(waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
         - Output: `(..., time)`
 
     Raises:
-        ParameterError: neither float32 nor float64, no time axis, or lengths of another shape.
+        ParameterError: as `check_waveform`.
     """
-    if waveform.dtype != torch.float32 and waveform.dtype != torch.float64:
-        raise ParameterError("waveform: must be float32 or float64; divide integers by full scale")
-    if waveform.dim() < 1:
-        raise ParameterError("waveform: must be (..., time), got a single number")
+    check_waveform(waveform, lengths)
     if lengths is None:
         return waveform
-    if lengths.dim() != waveform.dim() - 1:
-        raise ParameterError(
-            f"lengths: must have the waveform's {waveform.dim() - 1} leading axes, "
-            f"got {lengths.dim()}"
-        )
     return waveform.masked_fill(~length_mask(lengths, waveform.shape[-1]), 0.0)
 
 

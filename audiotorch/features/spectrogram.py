@@ -12,18 +12,13 @@ from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
-from audiotorch.features.functional import (
-    check_feature,
-    mask_frames,
-    mask_samples,
-    power_to_db,
-    stft,
-)
+from audiotorch.features.feature import Feature, check_positive
+from audiotorch.features.functional import check_feature, mask_frames, power_to_db, stft
 
 __all__ = ["MFCC", "Delta", "MelSpectrogram", "PowerToDB", "Spectrogram"]
 
 
-class Spectrogram(nn.Module):
+class Spectrogram(Feature):
     """Power (or magnitude) of the short-time Fourier transform.
 
     Frame `t` is centred on sample `t * hop_length`; the ends are padded with zeros. Differentiable
@@ -70,15 +65,7 @@ class Spectrogram(nn.Module):
         power: float = 2.0,
     ) -> None:
         super().__init__()
-        sizes = {
-            "sample_rate": sample_rate,
-            "n_fft": n_fft,
-            "hop_length": hop_length,
-            "power": power,
-        }
-        for name, value in sizes.items():
-            if not value > 0:
-                raise ParameterError(f"{name}={value}: must be greater than 0")
+        check_positive(sample_rate=sample_rate, n_fft=n_fft, hop_length=hop_length, power=power)
         if pad_mode not in ("constant", "reflect", "edge"):
             raise ParameterError(f"pad_mode={pad_mode!r}: must be 'constant', 'reflect' or 'edge'")
         self.sample_rate = sample_rate
@@ -104,9 +91,8 @@ class Spectrogram(nn.Module):
             return 1 + lengths // self.hop_length
         return (1 + (lengths - self.n_fft) // self.hop_length).clamp(min=0)
 
-    def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the spectrogram; shapes and errors as in the class docstring."""
-        waveform = mask_samples(waveform, lengths)
+    def derive(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the spectrogram of waveforms `(batch, time)`."""
         spectrum = stft(waveform, self.window, self.hop_length, self.center, self.pad_mode, lengths)
         if self.power == 2.0:
             specgram = spectrum.real.square() + spectrum.imag.square()
@@ -116,7 +102,7 @@ class Spectrogram(nn.Module):
         return specgram if lengths is None else mask_frames(specgram, self.frame_counts(lengths))
 
 
-class MelSpectrogram(nn.Module):
+class MelSpectrogram(Feature):
     """Power spectrogram summed into mel bands.
 
     Args:
@@ -160,8 +146,7 @@ class MelSpectrogram(nn.Module):
         norm: str | None = "slaney",
         **spectrogram: Any,
     ) -> None:
-        super().__init__()
-        self.spectrogram = Spectrogram(sample_rate, n_fft, hop_length, **spectrogram)
+        super().__init__(Spectrogram(sample_rate, n_fft, hop_length, **spectrogram))
         self.sample_rate = sample_rate
         self.n_mels = n_mels
         bank = filters.mel_bank(
@@ -169,13 +154,9 @@ class MelSpectrogram(nn.Module):
         )
         self.register_buffer("bank", bank, persistent=False)
 
-    def frame_counts(self, lengths: Tensor) -> Tensor:
-        """Return how many frames clips of these lengths (samples) have."""
-        return self.spectrogram.frame_counts(lengths)
-
-    def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the mel spectrogram; shapes and errors as in the class docstring."""
-        return torch.matmul(self.bank.to(waveform.dtype), self.spectrogram(waveform, lengths))
+    def derive(self, specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the mel spectrogram of a spectrogram `(batch, freq, frames)`."""
+        return torch.matmul(self.bank.to(specgram.dtype), specgram)
 
 
 class PowerToDB(nn.Module):
@@ -226,7 +207,7 @@ class PowerToDB(nn.Module):
         return mask_frames(db, frame_counts)
 
 
-class MFCC(nn.Module):
+class MFCC(Feature):
     """Mel-frequency cepstral coefficients: the cosine transform of a mel spectrogram in dB.
 
     Args:
@@ -268,25 +249,20 @@ class MFCC(nn.Module):
         lifter: float = 0.0,
         **mel: Any,
     ) -> None:
-        super().__init__()
-        self.mel = MelSpectrogram(sample_rate, n_fft, hop_length, **mel)
+        super().__init__(MelSpectrogram(sample_rate, n_fft, hop_length, **mel))
         self.sample_rate = sample_rate
         self.n_mfcc = n_mfcc
         if lifter < 0:
             raise ParameterError(f"lifter={lifter}: must be at least 0")
-        dct = filters.dct_matrix(n_mfcc, self.mel.n_mels, dct_type=dct_type, norm=dct_norm)
+        dct = filters.dct_matrix(n_mfcc, self.source.n_mels, dct_type=dct_type, norm=dct_norm)
         if lifter > 0:
             angle = np.pi * np.arange(1, n_mfcc + 1) / lifter
             dct = dct * torch.from_numpy(1 + (lifter / 2) * np.sin(angle))[:, None]
         self.register_buffer("dct", dct, persistent=False)
 
-    def frame_counts(self, lengths: Tensor) -> Tensor:
-        """Return how many frames clips of these lengths (samples) have."""
-        return self.mel.frame_counts(lengths)
-
-    def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the coefficients; shapes and errors as in the class docstring."""
-        db = power_to_db(self.mel(waveform, lengths))
+    def derive(self, mel_specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the coefficients of a mel spectrogram `(batch, n_mels, frames)`."""
+        db = power_to_db(mel_specgram)
         # In float64: sums of 128 equal numbers, as in silence, lose 1e-3 dB in float32.
         mfcc = torch.matmul(self.dct.double(), db.double()).to(db.dtype)
         return mfcc if lengths is None else mask_frames(mfcc, self.frame_counts(lengths))

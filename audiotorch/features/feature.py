@@ -1,0 +1,177 @@
+"""What every feature of waveforms shares: stages, batches, and the walk over chunks."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+
+from audiotorch.errors import ParameterError
+from audiotorch.features.functional import check_waveform, mask_samples
+
+__all__ = ["Feature", "Waveform", "check_positive", "walk", "walks"]
+
+# Samples of a chunk: what a few stages make of it still fits a core's cache.
+CHUNK_SAMPLES = 1 << 18
+
+
+class Waveform(nn.Module):
+    """The stage before all others: each clip's own samples, zeros behind them."""
+
+    def derive(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return `(batch, time)` as it is, but for what lies past each clip's length."""
+        return mask_samples(waveform, lengths)
+
+    def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the same as `derive`."""
+        return self.derive(waveform, lengths)
+
+
+class Feature(nn.Module):
+    """A feature of waveforms, made in stages; the base of those that librosa has.
+
+    Each feature adds one step, `derive`, to what its `source` gives, and the first source is the
+    waveform. So several features can share a source, as in `FeatureExtractor`.
+
+    On the CPU, without gradients, batches are walked in chunks that fit the cache, spread over as
+    many threads as `torch.get_num_threads()` says. Elsewhere, and when exported, the batch is taken
+    whole. The numbers are the same.
+
+    Args:
+        source: the stage before this one; `None` = the waveform itself.
+    """
+
+    def __init__(self, source: nn.Module | None = None) -> None:
+        super().__init__()
+        # Not annotated in the class: TorchScript would take that for the module's type.
+        self.source: Any = Waveform() if source is None else source
+
+    def derive(self, x: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return this stage's output from its source's.
+
+        Args:
+            x: what the source gives, `(batch, ...)`.
+            lengths: int64, samples of each clip, `(batch,)`; `None` = all full.
+        """
+        raise NotImplementedError
+
+    def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the feature of `(batch, time)` at once: all stages, no chunks."""
+        return self.derive(self.source.compute(waveform, lengths), lengths)
+
+    def frame_counts(self, lengths: Tensor) -> Tensor:
+        """Return how many frames clips of these lengths (int64, samples) have."""
+        counts: Tensor = self.source.frame_counts(lengths)
+        return counts
+
+    def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the feature; shapes and errors as in the class docstring."""
+        check_waveform(waveform, lengths)
+        rows = waveform.unsqueeze(0).flatten(0, -2)
+        row_lengths = None if lengths is None else lengths.reshape(-1)
+        if not torch.jit.is_scripting():
+            if walks(rows):
+                answer: Tensor = self._walk(rows, row_lengths)
+                return answer.reshape(waveform.shape[:-1] + answer.shape[1:])
+        answer = self.compute(rows, row_lengths)
+        return answer.reshape(waveform.shape[:-1] + answer.shape[1:])
+
+    @torch.jit.unused
+    def _walk(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
+        answer: Tensor = walk(self.compute, waveform, lengths)
+        return answer
+
+
+def check_positive(**values: float | None) -> None:
+    """Refuse settings that are not greater than 0; `None` passes.
+
+    Raises:
+        ParameterError: naming the setting and its value.
+    """
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ParameterError(f"{name}={value}: must be greater than 0")
+
+
+def walks(waveform: Tensor) -> bool:
+    """Say whether a batch `(batch, time)` is to be walked in chunks: see `Feature`."""
+    return (
+        type(waveform) is Tensor  # no fake tensor, as torch.export uses
+        and waveform.device.type == "cpu"
+        and waveform.shape[0] > 1
+        and waveform.numel() > CHUNK_SAMPLES
+        and not (torch.is_grad_enabled() and waveform.requires_grad)
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
+def walk(compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor]) -> Any:
+    """Return `compute(waveform, lengths)`, computed in chunks, several threads at a time.
+
+    Args:
+        compute: gives a tensor, or a dict or tuple of tensors, batch first.
+        waveform: samples.
+        lengths: int64, samples of each clip; `None` = all full.
+
+    Shape:
+        - Input: `(batch, time)` and `(batch,)`
+        - Output: as that of `compute`
+    """
+    batch, n_samples = waveform.shape
+    n_threads = torch.get_num_threads()
+    # Chunks of whole clips, at least one for each thread.
+    step = max(1, min(CHUNK_SAMPLES // n_samples, -(-batch // n_threads)))
+
+    def run(start: int) -> Any:
+        part = slice(start, start + step)
+        return compute(waveform[part], None if lengths is None else lengths[part])
+
+    starts = range(0, batch, step)
+    if n_threads == 1:
+        return _gather(map(run, starts), batch)
+    # Each thread sets torch's own threads to one for itself, and by that also for threads to come:
+    # so the caller's number is set anew at the end.
+    with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            return _gather(pool.map(run, starts), batch)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(n_threads)
+
+
+def _gather(answers: Iterator[Any], batch: int) -> Any:
+    """Join the answers of chunks along the batch, each copied as it comes."""
+    first = next(answers)
+    wholes = [_empty(part, batch) for part in _tensors(first)]
+    start = _copy(first, wholes, 0)
+    for answer in answers:
+        start = _copy(answer, wholes, start)
+    if isinstance(first, Tensor):
+        return wholes[0]
+    if isinstance(first, dict):
+        return dict(zip(first, wholes, strict=True))
+    return tuple(wholes)
+
+
+def _tensors(answer: Any) -> Iterable[Tensor]:
+    if isinstance(answer, Tensor):
+        return [answer]
+    return answer.values() if isinstance(answer, dict) else answer
+
+
+def _empty(part: Tensor, batch: int) -> Tensor:
+    """Room for a whole batch, laid out in memory as the chunk is, so that copying is quick."""
+    size, stride = [batch, *part.shape[1:]], list(part.stride())
+    if part.shape[0] and stride[0] == part[0].numel():
+        return torch.empty_strided(size, stride, dtype=part.dtype, device=part.device)
+    return part.new_empty(size)
+
+
+def _copy(answer: Any, wholes: list[Tensor], start: int) -> int:
+    end = start
+    for whole, part in zip(wholes, _tensors(answer), strict=True):
+        end = start + part.shape[0]
+        whole[start:end] = part
+    return end
