@@ -1,5 +1,6 @@
 """Tensor mathematics shared by several features."""
 
+import math
 from typing import Optional
 
 import torch
@@ -12,11 +13,13 @@ __all__ = [
     "MIN_SPREAD_DB",
     "check_feature",
     "check_waveform",
+    "frame_sums",
     "length_mask",
     "mask_frames",
     "mask_samples",
     "pad_ends",
     "power_to_db",
+    "safe_sqrt",
     "stft",
     "stretch_frames",
 ]
@@ -258,3 +261,38 @@ def stretch_frames(feature: Tensor, first: Tensor, last: Tensor, n_frames: int) 
     right_value = feature.gather(-1, right_index.unsqueeze(1).expand(shape))
     weight = (position - left).to(feature.dtype)
     return torch.lerp(left_value, right_value, weight.unsqueeze(-2))
+
+
+def safe_sqrt(power: Tensor) -> Tensor:
+    """Return the square root, with a gradient of 0 where the power is 0.
+
+    Args:
+        power: at least 0.
+
+    Shape:
+        - Input: any
+        - Output: as the input.
+    """
+    if not power.requires_grad:
+        return power.sqrt()
+    silent = power <= 0
+    return power.masked_fill(silent, 1.0).sqrt().masked_fill(silent, 0.0)
+
+
+def frame_sums(x: Tensor, frame_length: int, hop_length: int, padding: int) -> Tensor:
+    """Return the sum over each frame, of blocks that neighbouring frames share.
+
+    Args:
+        x: samples.
+        frame_length: samples of a frame.
+        hop_length: samples between frames.
+        padding: zeros before the first and after the last sample.
+
+    Shape:
+        - Input: `(batch, time)`
+        - Output: `(batch, frames)`, `frames = 1 + (time + 2 * padding - frame_length) // hop_length`
+    """
+    block = math.gcd(frame_length, hop_length)
+    padded = torch.nn.functional.pad(x, [padding, padding])
+    blocks = padded.unfold(-1, block, block).sum(-1)
+    return blocks.unfold(-1, frame_length // block, hop_length // block).sum(-1)

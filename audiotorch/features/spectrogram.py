@@ -13,26 +13,95 @@ from torch import Tensor, nn
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import check_feature, mask_frames, power_to_db, stft
+from audiotorch.features.functional import (
+    check_feature,
+    mask_frames,
+    power_to_db,
+    safe_sqrt,
+    stft,
+)
 
-__all__ = ["MFCC", "Delta", "MelSpectrogram", "PowerToDB", "Spectrogram"]
+__all__ = ["MFCC", "Delta", "MelSpectrogram", "PowerToDB", "STFT", "Spectrogram"]
 
 
-class Spectrogram(Feature):
-    """Power (or magnitude) of the short-time Fourier transform.
-
-    Frame `t` is centred on sample `t * hop_length`; the ends are padded with zeros. Differentiable
-    everywhere for `power=2`, and but for silent bins otherwise.
+class STFT(Feature):
+    """Short-time Fourier transform: the stage below every spectrogram.
 
     Args:
-        sample_rate: Hz; kept for the features built on this one.
+        sample_rate: Hz.
         n_fft: FFT size in samples.
         hop_length: samples between frames.
         win_length: samples of the window, at most `n_fft`, which is the default.
         window: name of the window, for `scipy.signal.get_window`.
         center: pad `n_fft // 2` samples on each side.
         pad_mode: `"constant"` (zeros), `"reflect"` or `"edge"`.
+
+    Shape:
+        - Input: `(..., time)` and lengths `(...)` in samples
+        - Output: `(..., 1 + n_fft // 2, frames)` complex, `frames = 1 + time // hop_length` when
+          centered; frames past a clip's own are 0.
+
+    Raises:
+        ParameterError: a size that is not positive, or an unknown window or padding.
+
+    Reference:
+        Same values as `librosa.stft`: computed in float64, and rounded for float32 waveforms.
+    """
+
+    window: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int = 22050,
+        n_fft: int = 2048,
+        hop_length: int = 512,
+        *,
+        win_length: int | None = None,
+        window: str = "hann",
+        center: bool = True,
+        pad_mode: str = "constant",
+    ) -> None:
+        super().__init__()
+        check_positive(sample_rate=sample_rate, n_fft=n_fft, hop_length=hop_length)
+        if pad_mode not in ("constant", "reflect", "edge"):
+            raise ParameterError(f"pad_mode={pad_mode!r}: must be 'constant', 'reflect' or 'edge'")
+        self.sample_rate = sample_rate
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.center = center
+        self.pad_mode = pad_mode
+        taps = filters.window(window, n_fft if win_length is None else win_length, n_fft)
+        self.register_buffer("window", taps, persistent=False)
+
+    def frame_counts(self, lengths: Tensor) -> Tensor:
+        """Return how many frames clips of these lengths (int64, samples) have."""
+        if self.center:
+            return 1 + lengths // self.hop_length
+        return (1 + (lengths - self.n_fft) // self.hop_length).clamp(min=0)
+
+    def derive(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the transform of waveforms `(batch, time)`."""
+        spectrum = stft(waveform, self.window, self.hop_length, self.center, self.pad_mode, lengths)
+        if waveform.dtype == torch.float32:
+            spectrum = spectrum.to(torch.complex64)
+        return spectrum if lengths is None else mask_frames(spectrum, self.frame_counts(lengths))
+
+
+class Spectrogram(Feature):
+    """Power (or magnitude) of the short-time Fourier transform.
+
+    Frame `t` is centred on sample `t * hop_length`; the ends are padded with zeros. Differentiable
+    everywhere; where a bin is silent, the gradient of the magnitude counts as 0.
+
+    Args:
+        sample_rate: Hz; kept for the features built on this one.
+        n_fft: FFT size in samples.
+        hop_length: samples between frames.
         power: exponent of the magnitude; 2 = power, 1 = magnitude.
+        stft: further settings of the transform: `win_length`, samples of the window, at most
+            `n_fft`, which is the default; `window`, its name for `scipy.signal.get_window`;
+            `center`, pad `n_fft // 2` samples on each side; `pad_mode`, `"constant"` (zeros),
+            `"reflect"` or `"edge"`.
 
     Shape:
         - Input: `(..., time)` and lengths `(...)` in samples
@@ -50,56 +119,31 @@ class Spectrogram(Feature):
         torch.Size([2, 1025, 44])
     """
 
-    window: Tensor
-
     def __init__(
         self,
         sample_rate: int = 22050,
         n_fft: int = 2048,
         hop_length: int = 512,
         *,
-        win_length: int | None = None,
-        window: str = "hann",
-        center: bool = True,
-        pad_mode: str = "constant",
         power: float = 2.0,
+        **stft: Any,
     ) -> None:
-        super().__init__()
-        check_positive(sample_rate=sample_rate, n_fft=n_fft, hop_length=hop_length, power=power)
-        if pad_mode not in ("constant", "reflect", "edge"):
-            raise ParameterError(f"pad_mode={pad_mode!r}: must be 'constant', 'reflect' or 'edge'")
+        check_positive(power=power)
+        # Other exponents are taken of the power, which then several features share.
+        below = STFT if power == 2.0 else Spectrogram
+        super().__init__(below(sample_rate, n_fft, hop_length, **stft))
         self.sample_rate = sample_rate
         self.n_fft = n_fft
         self.hop_length = hop_length
-        self.center = center
-        self.pad_mode = pad_mode
         self.power = float(power)
-        taps = filters.window(window, n_fft if win_length is None else win_length, n_fft)
-        self.register_buffer("window", taps, persistent=False)
 
-    def frame_counts(self, lengths: Tensor) -> Tensor:
-        """Return how many frames clips of these lengths have.
-
-        Args:
-            lengths: int64, samples.
-
-        Shape:
-            - Input: any
-            - Output: as the input.
-        """
-        if self.center:
-            return 1 + lengths // self.hop_length
-        return (1 + (lengths - self.n_fft) // self.hop_length).clamp(min=0)
-
-    def derive(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the spectrogram of waveforms `(batch, time)`."""
-        spectrum = stft(waveform, self.window, self.hop_length, self.center, self.pad_mode, lengths)
+    def derive(self, x: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the power of a transform, or the wanted exponent of a power spectrogram."""
         if self.power == 2.0:
-            specgram = spectrum.real.square() + spectrum.imag.square()
-        else:
-            specgram = spectrum.abs().pow(self.power)
-        specgram = specgram.to(waveform.dtype)
-        return specgram if lengths is None else mask_frames(specgram, self.frame_counts(lengths))
+            return torch.addcmul(x.real.square(), x.imag, x.imag)
+        if self.power == 1.0:
+            return safe_sqrt(x)
+        return safe_sqrt(x).pow(self.power)
 
 
 class MelSpectrogram(Feature):
@@ -114,7 +158,7 @@ class MelSpectrogram(Feature):
         fmax: highest frequency, Hz; `None` = half the sample rate.
         htk: HTK's mel scale instead of Slaney's.
         norm: `"slaney"` (unit area) or `None` (unit peak).
-        spectrogram: further settings of `Spectrogram`: `win_length window center pad_mode power`.
+        spectrogram: further settings of `Spectrogram`: `power win_length window center pad_mode`.
 
     Shape:
         - Input: `(..., time)` and lengths `(...)` in samples
