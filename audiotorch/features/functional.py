@@ -293,6 +293,10 @@ def frame_sums(x: Tensor, frame_length: int, hop_length: int, padding: int) -> T
         - Output: `(batch, frames)`, `frames = 1 + (time + 2 * padding - frame_length) // hop_length`
     """
     block = math.gcd(frame_length, hop_length)
-    padded = torch.nn.functional.pad(x, [padding, padding])
-    blocks = padded.unfold(-1, block, block).sum(-1)
+    n_more = (x.shape[-1] + 2 * padding - frame_length) // hop_length  # frames but the first
+    # Cut to what frames reach (a negative padding cuts), so that blocks come out even.
+    reach = frame_length + n_more * hop_length
+    padded = torch.nn.functional.pad(x, [padding, reach - padding - x.shape[-1]])
+    n_blocks = frame_length // block + n_more * (hop_length // block)
+    blocks = padded.reshape(x.shape[0], n_blocks, block).sum(-1)
     return blocks.unfold(-1, frame_length // block, hop_length // block).sum(-1)

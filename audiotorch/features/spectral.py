@@ -22,24 +22,20 @@ __all__ = [
     "ZeroCrossingRate",
 ]
 
-# numpy's tiny for float32: a spectrum whose sum lies below counts as silent, as in librosa.
-_SILENT = float(np.finfo(np.float32).tiny)
-_BLOCK = 32  # bins that rolloff sums before it looks at single ones
-
 
 def _bin_frequencies(sample_rate: int, n_fft: int) -> Tensor:
     return torch.from_numpy(np.fft.rfftfreq(n_fft, 1.0 / sample_rate))
 
 
 def _moments(specgram: Tensor, frequencies: Tensor) -> List[Tensor]:
-    """Return the centroid and each frame's share of its sum, both `(batch, frames, ...)`.
-
-    librosa divides silent frames by 1, so that their centroid is 0.
-    """
+    """Return each frame's centroid and sum, both `(batch, frames, 1)`."""
     rows = specgram.transpose(-1, -2)
     total = rows.sum(dim=-1, keepdim=True)
-    total = torch.where(total < _SILENT, torch.ones_like(total), total)
-    return [torch.matmul(rows, frequencies.to(rows.dtype).unsqueeze(-1)) / total, total]
+    # Below float32's smallest normal number a frame counts as silent, and librosa divides by 1.
+    total = total.masked_fill(total < 1.1754943508222875e-38, 1.0)
+    # No matrix product: its order of summation depends on how many frames there are.
+    weighted = (rows * frequencies.to(rows.dtype)).sum(dim=-1, keepdim=True)
+    return [weighted / total, total]
 
 
 class SpectralCentroid(Feature):
@@ -192,22 +188,24 @@ class SpectralRolloff(Feature):
         self.sample_rate = sample_rate
         self.n_fft = n_fft
         self.roll_percent = float(roll_percent)
+        self.block = 32  # bins that are summed before single ones are looked at
+        self.padding = -(1 + n_fft // 2) % self.block
 
     def derive(self, specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the rolloff of magnitudes `(batch, freq, frames)`."""
         rows = specgram.transpose(-1, -2)
-        n_bins = rows.shape[-1]
+        size = self.block
         # Sums of blocks tell in which one the share is reached, a running sum there at which bin.
-        rows = torch.nn.functional.pad(rows, [0, -n_bins % _BLOCK])
-        blocks = rows.unflatten(-1, (-1, _BLOCK))
+        rows = torch.nn.functional.pad(rows, [0, self.padding])
+        blocks = rows.unflatten(-1, (-1, size))
         reached = blocks.sum(dim=-1).cumsum(dim=-1)
         threshold = self.roll_percent * reached[..., -1:]
         block = (reached < threshold).sum(dim=-1, keepdim=True)
         before = torch.nn.functional.pad(reached, [1, 0]).gather(-1, block)
-        index = block.unsqueeze(-1).expand(block.shape + (_BLOCK,))
+        index = block.unsqueeze(-1).expand(block.shape + (size,))
         inside = blocks.gather(-2, index).squeeze(-2).cumsum(dim=-1) + before
-        first = (inside < threshold).sum(dim=-1, keepdim=True).clamp(max=_BLOCK - 1)
-        rolloff = (block * _BLOCK + first).to(rows.dtype) * (self.sample_rate / self.n_fft)
+        first = (inside < threshold).sum(dim=-1, keepdim=True).clamp(max=size - 1)
+        rolloff = (block * size + first).to(rows.dtype) * (self.sample_rate / self.n_fft)
         # Comparisons know no NaN; a spoilt frame must not be answered as if it were sound.
         rolloff = torch.where(threshold.isnan(), threshold, rolloff)
         return rolloff.transpose(-1, -2)
@@ -304,11 +302,7 @@ def _octave_bands(
     bands = []
     for k, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
         inside = np.flatnonzero((frequencies >= low) & (frequencies <= high))
-        if len(inside) == 0:
-            raise ParameterError(
-                f"n_fft={n_fft}: no bin lies between {low:g} and {high:g} Hz; raise n_fft or fmin"
-            )
-        first, last = int(inside[0]) - (k > 0), int(inside[-1]) + 1
+        first, last = [int(inside[0]) - (k > 0), int(inside[-1]) + 1] if len(inside) else [0, 0]
         if k == n_bands:
             last = len(frequencies)
         # Counted before a band loses its last bin to the next one, which begins a bin lower.
@@ -316,8 +310,8 @@ def _octave_bands(
         last -= k < n_bands
         if last - first < count:
             raise ParameterError(
-                f"quantile={quantile}: the band from {low:g} to {high:g} Hz has {last - first} "
-                f"bins, fewer than the {count} to average; lower quantile or raise n_fft={n_fft}"
+                f"n_fft={n_fft}: the band from {low:g} to {high:g} Hz has {max(0, last - first)} "
+                f"bins, fewer than the {count} to average; raise n_fft or fmin, or lower quantile"
             )
         bands.append([first, last, count])
     return bands
@@ -426,7 +420,8 @@ class PolyFeatures(Feature):
 
     def derive(self, specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the coefficients of magnitudes `(batch, freq, frames)`."""
-        return torch.matmul(self.fit.to(specgram.dtype), specgram)
+        # In float64: the weights of a line change sign, and their sum may nearly cancel.
+        return torch.matmul(self.fit.double(), specgram.double()).to(specgram.dtype)
 
 
 class ZeroCrossingRate(Feature):
