@@ -3,6 +3,7 @@
 import librosa
 import numpy as np
 import pytest
+import rows_spectral
 import torch
 from contract import (
     Row,
@@ -343,6 +344,7 @@ ROWS = [
         formula=lambda n: 24,
     ),
 ]
+ROWS += rows_spectral.ROWS
 # A chain has no lengths of its own: it is in the table for its parity only.
 CONTRACT = [row for row in ROWS if "of a power spectrogram" not in row.name]
 

@@ -44,7 +44,7 @@ def test_energy_is_that_of_the_windowed_frames(signals):
     noise = as_tensor(signals["noise"], torch.float64)
     power = Spectrogram(center=False)(noise)
     module = Spectrogram(center=False)
-    energy = (noise.unfold(0, 2048, 512) * module.window).square().sum(dim=1)
+    energy = (noise.unfold(0, 2048, 512) * module.source.window).square().sum(dim=1)
     both_sides = 2 * power.sum(dim=0) - power[0] - power[-1]
     torch.testing.assert_close(both_sides / 2048, energy)
 

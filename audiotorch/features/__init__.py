@@ -1,18 +1,36 @@
 """Waveform to features: batched modules that give librosa's numbers."""
 
+from audiotorch.features.cepstrum import MFCC, Delta
+from audiotorch.features.contrast import SpectralContrast
 from audiotorch.features.image import SpectrogramImage
+from audiotorch.features.level import RMS, ZeroCrossingRate
 from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling
-from audiotorch.features.spectrogram import MFCC, Delta, MelSpectrogram, PowerToDB, Spectrogram
+from audiotorch.features.spectral import (
+    PolyFeatures,
+    SpectralBandwidth,
+    SpectralCentroid,
+    SpectralFlatness,
+    SpectralRolloff,
+)
+from audiotorch.features.spectrogram import MelSpectrogram, PowerToDB, Spectrogram
 from audiotorch.features.texture import TextureStatistics
 
 __all__ = [
     "MFCC",
+    "RMS",
     "Delta",
     "MFCCStatistics",
     "MelSpectrogram",
+    "PolyFeatures",
     "PowerToDB",
+    "SpectralBandwidth",
+    "SpectralCentroid",
+    "SpectralContrast",
+    "SpectralFlatness",
+    "SpectralRolloff",
     "Spectrogram",
     "SpectrogramImage",
     "StatisticsPooling",
     "TextureStatistics",
+    "ZeroCrossingRate",
 ]

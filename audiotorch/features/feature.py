@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
-from audiotorch.features.functional import check_waveform, mask_samples
+from audiotorch.features.functional import check_waveform, is_plain_cpu, mask_samples
 
 __all__ = ["Feature", "Waveform", "check_positive", "walk", "walks"]
 
@@ -18,6 +18,10 @@ CHUNK_SAMPLES = 1 << 18
 
 class Waveform(nn.Module):
     """The stage before all others: each clip's own samples, zeros behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.min_samples = 1
 
     def derive(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return `(batch, time)` as it is, but for what lies past each clip's length."""
@@ -42,10 +46,15 @@ class Feature(nn.Module):
         source: the stage before this one; `None` = the waveform itself.
     """
 
+    passes_on_to: ClassVar[type["Feature"] | None] = None
+    """The class whose settings the constructor passes on to it."""
+
     def __init__(self, source: nn.Module | None = None) -> None:
         super().__init__()
         # Not annotated in the class: TorchScript would take that for the module's type.
         self.source: Any = Waveform() if source is None else source
+        below: Any = self.source
+        self.min_samples = int(below.min_samples)
 
     def derive(self, x: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return this stage's output from its source's.
@@ -96,15 +105,7 @@ def check_positive(**values: float | None) -> None:
 
 def walks(waveform: Tensor) -> bool:
     """Say whether a batch `(batch, time)` is to be walked in chunks: see `Feature`."""
-    return (
-        type(waveform) is Tensor  # no fake tensor, as torch.export uses
-        and waveform.device.type == "cpu"
-        and waveform.shape[0] > 1
-        and waveform.numel() > CHUNK_SAMPLES
-        and not (torch.is_grad_enabled() and waveform.requires_grad)
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-    )
+    return is_plain_cpu(waveform) and waveform.shape[0] > 1 and waveform.numel() > CHUNK_SAMPLES
 
 
 def walk(compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor]) -> Any:
@@ -126,7 +127,11 @@ def walk(compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor
 
     def run(start: int) -> Any:
         part = slice(start, start + step)
-        return compute(waveform[part], None if lengths is None else lengths[part])
+        own = None if lengths is None else lengths[part]
+        # Full clips need no masks.
+        if own is not None and bool((own >= n_samples).all()):
+            own = None
+        return compute(waveform[part], own)
 
     starts = range(0, batch, step)
     if n_threads == 1:

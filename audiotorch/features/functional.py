@@ -1,5 +1,6 @@
 """Tensor mathematics shared by several features."""
 
+import math
 from typing import Optional
 
 import torch
@@ -12,11 +13,14 @@ __all__ = [
     "MIN_SPREAD_DB",
     "check_feature",
     "check_waveform",
+    "frame_sums",
+    "is_plain_cpu",
     "length_mask",
     "mask_frames",
     "mask_samples",
     "pad_ends",
     "power_to_db",
+    "safe_sqrt",
     "stft",
     "stretch_frames",
 ]
@@ -160,9 +164,9 @@ def stft(
         lengths: int64, samples of each clip, where other padding starts; `None` = all full.
 
     Shape:
-        - Input: `(..., time)`
-        - Output: `(..., 1 + n_fft // 2, frames)` complex128, `frames = 1 + time // hop_length` when
-          centered.
+        - Input: `(batch, time)`
+        - Output: `(batch, 1 + n_fft // 2, frames)`, complex of the waveform's precision;
+          `frames = 1 + time // hop_length` when centered.
 
     Raises:
         ParameterError: no sample, or without centring fewer than the window's.
@@ -176,19 +180,48 @@ def stft(
         raise ParameterError(
             f"waveform: has {waveform.shape[-1]} samples, needs at least {shortest}; pad it"
         )
-    if center and pad_mode != "constant":
-        waveform = pad_ends(waveform, lengths, n_fft // 2, pad_mode)
-        center = False
-    spectrum = torch.stft(
-        waveform.reshape(-1, waveform.shape[-1]).double(),
-        n_fft,
-        hop_length,
-        window=window.double(),
-        center=center,
-        pad_mode="constant",
-        return_complex=True,
+    padding = n_fft // 2
+    if center and pad_mode == "constant":
+        waveform = torch.nn.functional.pad(waveform, [padding, padding])
+    elif center:
+        waveform = pad_ends(waveform, lengths, padding, pad_mode)
+    frames = waveform.double().unfold(-1, n_fft, hop_length)
+    dtype = torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
+    if not torch.jit.is_scripting():
+        if is_plain_cpu(frames):
+            return _stft_by_pieces(frames, window, dtype).transpose(-1, -2)
+    return torch.fft.rfft(frames * window.double()).to(dtype).transpose(-1, -2)
+
+
+@torch.jit.unused
+def is_plain_cpu(x: Tensor) -> bool:
+    """Say whether a tensor is computed with here and now, on the CPU, without gradients.
+
+    Only then does it pay, and is it possible, to go through it piece by piece.
+    """
+    return (
+        type(x) is Tensor  # no fake tensor, as torch.export uses
+        and x.device.type == "cpu"
+        and not (torch.is_grad_enabled() and x.requires_grad)
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
     )
-    return spectrum.reshape(waveform.shape[:-1] + spectrum.shape[1:])
+
+
+@torch.jit.unused
+def _stft_by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
+    """Transform some 128 frames at a time: more in float64 would overflow the cache."""
+    n_clips, n_frames, n_fft = frames.shape
+    spectrum = torch.empty(n_clips, n_frames, 1 + n_fft // 2, dtype=dtype)
+    window = window.double()
+    n_pieces = max(1, round(n_frames / 128))
+    step = -(-n_frames // n_pieces)
+    n_at_once = max(1, 128 // step)
+    for clip in range(0, n_clips, n_at_once):
+        for frame in range(0, n_frames, step):
+            part = (slice(clip, clip + n_at_once), slice(frame, frame + step))
+            spectrum[part] = torch.fft.rfft(frames[part] * window)
+    return spectrum
 
 
 def power_to_db(
@@ -258,3 +291,42 @@ def stretch_frames(feature: Tensor, first: Tensor, last: Tensor, n_frames: int) 
     right_value = feature.gather(-1, right_index.unsqueeze(1).expand(shape))
     weight = (position - left).to(feature.dtype)
     return torch.lerp(left_value, right_value, weight.unsqueeze(-2))
+
+
+def safe_sqrt(power: Tensor) -> Tensor:
+    """Return the square root, with a gradient of 0 where the power is 0.
+
+    Args:
+        power: at least 0.
+
+    Shape:
+        - Input: any
+        - Output: as the input.
+    """
+    if not power.requires_grad:
+        return power.sqrt()
+    silent = power <= 0
+    return power.masked_fill(silent, 1.0).sqrt().masked_fill(silent, 0.0)
+
+
+def frame_sums(x: Tensor, frame_length: int, hop_length: int, padding: int) -> Tensor:
+    """Return the sum over each frame, of blocks that neighbouring frames share.
+
+    Args:
+        x: samples.
+        frame_length: samples of a frame.
+        hop_length: samples between frames.
+        padding: zeros before the first and after the last sample.
+
+    Shape:
+        - Input: `(batch, time)`
+        - Output: `(batch, frames)`, as many as lie within the padded clip
+    """
+    block = math.gcd(frame_length, hop_length)
+    n_more = (x.shape[-1] + 2 * padding - frame_length) // hop_length  # frames but the first
+    # Cut to what frames reach (a negative padding cuts), so that blocks come out even.
+    reach = frame_length + n_more * hop_length
+    padded = torch.nn.functional.pad(x, [padding, reach - padding - x.shape[-1]])
+    n_blocks = frame_length // block + n_more * (hop_length // block)
+    blocks = padded.reshape(x.shape[0], n_blocks, block).sum(-1)
+    return blocks.unfold(-1, frame_length // block, hop_length // block).sum(-1)

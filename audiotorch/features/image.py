@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
+from audiotorch.features.cepstrum import Delta
 from audiotorch.features.functional import (
     MIN_SPREAD_DB,
     length_mask,
@@ -14,7 +15,7 @@ from audiotorch.features.functional import (
     power_to_db,
     stretch_frames,
 )
-from audiotorch.features.spectrogram import Delta, MelSpectrogram
+from audiotorch.features.spectrogram import MelSpectrogram
 
 __all__ = ["SpectrogramImage"]
 

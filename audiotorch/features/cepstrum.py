@@ -1,0 +1,200 @@
+"""MFCC and their deltas.
+
+torchaudio's deltas pad the ends where librosa fits a polynomial.
+"""
+
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from audiotorch.errors import ParameterError
+from audiotorch.features import filters
+from audiotorch.features.feature import Feature
+from audiotorch.features.functional import check_feature, mask_frames, power_to_db
+from audiotorch.features.spectrogram import MelSpectrogram
+
+__all__ = ["MFCC", "Delta", "MFCCDelta"]
+
+
+class MFCC(Feature):
+    """Mel-frequency cepstral coefficients: the cosine transform of a mel spectrogram in dB.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: FFT size in samples.
+        hop_length: samples between frames.
+        n_mfcc: coefficients kept.
+        dct_type: 1, 2, 3 or 4.
+        dct_norm: `"ortho"` or `None`; librosa calls it `norm`, which here is the mel bank's.
+        lifter: sine lifter, 0 = none.
+        mel: further settings of `MelSpectrogram`, such as `n_mels` and `fmax`.
+
+    Shape:
+        - Input: `(..., time)` and lengths `(...)` in samples
+        - Output: `(..., n_mfcc, frames)`, frames past a clip's own are 0.
+
+    Raises:
+        ParameterError: `n_mfcc` above `n_mels`, a negative lifter, and as `MelSpectrogram`.
+
+    Reference:
+        Same values as `librosa.feature.mfcc`; dB is floored 80 dB below the clip's own maximum.
+
+    Example:
+        >>> MFCC()(torch.zeros(3, 22050)).shape
+        torch.Size([3, 20, 44])
+    """
+
+    passes_on_to = MelSpectrogram
+    dct: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int = 22050,
+        n_fft: int = 2048,
+        hop_length: int = 512,
+        *,
+        n_mfcc: int = 20,
+        dct_type: int = 2,
+        dct_norm: str | None = "ortho",
+        lifter: float = 0.0,
+        **mel: Any,
+    ) -> None:
+        super().__init__(MelSpectrogram(sample_rate, n_fft, hop_length, **mel))
+        self.sample_rate = sample_rate
+        self.n_mfcc = n_mfcc
+        if lifter < 0:
+            raise ParameterError(f"lifter={lifter}: must be at least 0")
+        dct = filters.dct_matrix(n_mfcc, self.source.n_mels, dct_type=dct_type, norm=dct_norm)
+        if lifter > 0:
+            angle = np.pi * np.arange(1, n_mfcc + 1) / lifter
+            dct = dct * torch.from_numpy(1 + (lifter / 2) * np.sin(angle))[:, None]
+        self.register_buffer("dct", dct, persistent=False)
+
+    def derive(self, mel_specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the coefficients of a mel spectrogram `(batch, n_mels, frames)`."""
+        db = power_to_db(mel_specgram)
+        # In float64: sums of 128 equal numbers, as in silence, lose 1e-3 dB in float32.
+        mfcc = torch.matmul(self.dct.double(), db.double()).to(db.dtype)
+        return mfcc if lengths is None else mask_frames(mfcc, self.frame_counts(lengths))
+
+
+class Delta(nn.Module):
+    """Savitzky-Golay derivative along time, of order 1 or 2.
+
+    Each frame's value is the derivative of the polynomial (of degree `order`) that fits the `width`
+    frames around it best. The first and last `width // 2` frames take theirs from the polynomial
+    through the clip's first and last `width` frames; so order 2 is not a delta of a delta.
+
+    Args:
+        order: order of the derivative, 1 or more, below `width`.
+        width: frames of the fit, odd, at least 3.
+
+    Shape:
+        - Input: `(..., rows, frames)` and frame counts `(...)`, each at least `width`
+        - Output: as the input; frames past a clip's own are 0.
+
+    Raises:
+        ParameterError: even or too small `width`, `order` outside 1 to `width - 1`, or fewer frames
+            than `width`.
+
+    Reference:
+        Savitzky and Golay (1964), Smoothing and differentiation of data by simplified least squares
+        procedures. Same values as `librosa.feature.delta`, which uses `mode="interp"`.
+
+    Example:
+        >>> Delta()(torch.arange(10.0).reshape(1, 10)).round()
+        tensor([[1., 1., 1., 1., 1., 1., 1., 1., 1., 1.]])
+    """
+
+    weights: Tensor
+
+    def __init__(self, order: int = 1, width: int = 9) -> None:
+        from scipy.signal import savgol_coeffs
+
+        super().__init__()
+        if width < 3 or width % 2 == 0:
+            raise ParameterError(f"width={width}: must be odd and at least 3")
+        if not 1 <= order < width:
+            raise ParameterError(f"order={order}: must lie in 1 to width - 1 = {width - 1}")
+        self.order = order
+        self.width = width
+        # Row o holds the weights that give the derivative at frame o of a window of `width` frames.
+        # "dot" weights correlate with the window as it stands.
+        rows = [savgol_coeffs(width, order, deriv=order, pos=o, use="dot") for o in range(width)]
+        self.register_buffer("weights", torch.from_numpy(np.stack(rows)), persistent=False)
+
+    def forward(self, feature: Tensor, frame_counts: Optional[Tensor] = None) -> Tensor:
+        """Return the derivative per frame; shapes and errors as in the class docstring."""
+        check_feature(feature, frame_counts)
+        if feature.shape[-1] < self.width:
+            raise ParameterError(
+                f"feature: has {feature.shape[-1]} frames, Delta needs at least "
+                f"width={self.width}; pad the clip, or lower width"
+            )
+        n_frames = feature.shape[-1]
+        frame = torch.arange(n_frames, device=feature.device)
+        if frame_counts is None:
+            last = torch.full_like(frame, n_frames)
+        else:
+            last = frame_counts.clamp(min=self.width).unsqueeze(-1)
+        # Frame t is fitted in the window that starts at s, and stands at o = t - s inside it.
+        start = torch.minimum((frame - self.width // 2).clamp(min=0), last - self.width)
+        offset = (frame - start).clamp(max=self.width - 1)
+        weights = self.weights.double()[offset].unsqueeze(-3)
+        position = start.unsqueeze(-1) + torch.arange(self.width, device=feature.device)
+        position = position.flatten(-2).unsqueeze(-2)
+        position = position.expand(feature.shape[:-1] + position.shape[-1:])
+        windows = feature.gather(-1, position).unflatten(-1, (n_frames, self.width))
+        # In float64: where the terms nearly cancel, float32 leaves too little. The weights sum to
+        # 0, so taking one frame off changes nothing, but keeps the delta of a constant at 0.
+        windows = windows.double()
+        middle = self.width // 2
+        windows = windows - windows[..., middle : middle + 1]
+        delta = (windows * weights).sum(dim=-1).to(feature.dtype)
+        return mask_frames(delta, frame_counts)
+
+
+class MFCCDelta(Feature):
+    """Delta of MFCC, as one feature of waveforms.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: FFT size in samples.
+        hop_length: samples between frames.
+        order: order of the derivative.
+        width: frames of the fit, odd, at least 3.
+        mfcc: further settings of `MFCC`.
+
+    Shape:
+        - Input: `(..., time)` and lengths `(...)` in samples, at least `width - 1` hops each
+        - Output: `(..., n_mfcc, frames)`, frames past a clip's own are 0.
+
+    Raises:
+        ParameterError: as `MFCC` and `Delta`.
+
+    Reference:
+        Same values as `librosa.feature.delta(librosa.feature.mfcc(y), order=order)`.
+    """
+
+    passes_on_to = MFCC
+
+    def __init__(
+        self,
+        sample_rate: int = 22050,
+        n_fft: int = 2048,
+        hop_length: int = 512,
+        *,
+        order: int = 1,
+        width: int = 9,
+        **mfcc: Any,
+    ) -> None:
+        super().__init__(MFCC(sample_rate, n_fft, hop_length, **mfcc))
+        self.delta = Delta(order, width)
+        self.sample_rate = sample_rate
+        self.min_samples = (width - 1) * hop_length
+
+    def derive(self, mfcc: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the deltas of coefficients `(batch, n_mfcc, frames)`."""
+        return self.delta(mfcc, None if lengths is None else self.frame_counts(lengths))
