@@ -372,7 +372,7 @@ def test_name_that_is_no_unicode_is_told(tmp_path, capsys):
         (["--out", "missing/x.csv"], r"folder does not exist; create it"),
         (["--out", "folder.csv"], r"is a folder; name a file"),
         (["--out", "protected.csv"], r"write-protected"),
-        (["--out", "x.csv", "--features", "mfcc,loud"], r"'loud' unknown; .*summary.* mfcc .*rms"),
+        (["--out", "x.csv", "--features", "mfcc,loud"], r"'loud' unknown; .*summary.* rms .* mfcc"),
         (["--out", "x.csv", "--features", "summary,mfcc"], r"'summary' unknown; .*alone"),
         (["--out", "x.csv", "--features", "mfcc,mfcc"], r"each once"),
         (["--out", "x.csv", "--features", ""], r"'' unknown"),

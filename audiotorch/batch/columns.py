@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from audiotorch.errors import ParameterError
+from audiotorch.features.extractor import FEATURES, FeatureExtractor
 from audiotorch.features.pooling import StatisticsPooling
 
 __all__ = ["SUMMARY", "FeatureColumns"]
@@ -127,7 +128,7 @@ class FeatureColumns:
         return feature if feature.dim() == 2 else self._pooling(feature, counts)
 
     def _summary(self) -> torch.nn.Module:
-        from audiotorch.features import SummaryVector
+        from audiotorch.features.pooling import SummaryVector
 
         if self.frames:
             raise ParameterError(
@@ -137,14 +138,14 @@ class FeatureColumns:
         return SummaryVector(self.sample_rate)
 
     def _extractor(self, names: list[str]) -> torch.nn.Module:
-        from audiotorch.features import FEATURES, FeatureExtractor
-
         if unknown := [name for name in names if name not in FEATURES]:
             raise ParameterError(
                 f"features: {', '.join(map(repr, unknown))} unknown; must be 'summary' alone, or "
                 f"of {' '.join(FEATURES)}"
             )
-        return FeatureExtractor(features=names, sample_rate=self.sample_rate)
+        extractor = FeatureExtractor(features=names, sample_rate=self.sample_rate)
+        self.hop_length = extractor.hop_length
+        return extractor
 
     def _probe(self) -> list[str]:
         """Name the columns after what the features of a second of silence look like."""

@@ -198,11 +198,17 @@ def _results(
     for portion in portions:
         if len(running) == ahead:
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+            yield from _taken(done)
         running.add(pool.submit(_compute, columns, portion))
     while running:
         done, running = wait(running, return_when=FIRST_COMPLETED)
-        yield from (future.result() for future in done)
+        yield from _taken(done)
+
+
+def _taken(done: Iterable[Future[_Result]]) -> Iterator[_Result]:
+    """Give results before an error, so that they are recorded."""
+    for future in sorted(done, key=lambda future: future.exception() is not None):
+        yield future.result()
 
 
 def _portions(tasks: Sequence[_Task]) -> Iterator[list[_Task]]:

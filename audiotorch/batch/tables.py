@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
@@ -15,8 +16,8 @@ from audiotorch.errors import MissingDependencyError, ParameterError
 
 __all__ = ["Block", "Table", "open_table"]
 
-# Numbers of a block: some megabytes, and rows enough for a Parquet row group.
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # numbers of a block
+_ROW_GROUP = 1 << 22  # numbers of a Parquet row group
 
 
 class Block(NamedTuple):
@@ -73,12 +74,13 @@ class CSVTable:
     ) -> None:
         """Write rows as in `Table`."""
         with path.open("w", **self._text) as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(columns)
-            for block in _larger(blocks):
+            # Lines put together here: csv.writer would look for quotes in each number.
+            file.write(",".join(columns) + "\n")
+            for block in _larger(blocks, _BLOCK):
                 numbers = block.values.astype("U16").tolist()
-                left = (block.file, block.frame_or_rate.tolist(), block.seconds.tolist(), numbers)
-                rows.writerows([*head, *tail] for *head, tail in zip(*left, strict=True))
+                parts = (block.file, block.frame_or_rate.tolist(), block.seconds.tolist(), numbers)
+                for name, index, seconds, row in zip(*parts, strict=True):
+                    file.write(f"{_quoted(name)},{index},{seconds},{','.join(row)}\n")
 
     def columns(self, path: Path) -> list[str]:
         """Read names as in `Table`."""
@@ -131,8 +133,9 @@ class ParquetTable:
         kinds = [pyarrow.string(), pyarrow.int32(), pyarrow.float64()]
         kinds += [pyarrow.float32()] * (len(columns) - len(kinds))
         schema = pyarrow.schema(list(zip(columns, kinds, strict=True)))
-        with parquet.ParquetWriter(path, schema) as writer:
-            for block in _larger(blocks):
+        # Numbers seldom repeat: a dictionary of theirs would take time and room.
+        with parquet.ParquetWriter(path, schema, use_dictionary=["file"]) as writer:
+            for block in _larger(blocks, _ROW_GROUP):
                 # Arrow holds columns: one transposed copy, and views of it.
                 values = np.ascontiguousarray(block.values.T)
                 arrays = [pyarrow.array(column) for column in (*block[:3], *values)]
@@ -188,7 +191,7 @@ class NPZTable:
 
             def values() -> Iterator[npt.NDArray[np.float32]]:
                 # An archive takes one member at a time: the small ones wait for the large one.
-                for block in _larger(blocks):
+                for block in _larger(blocks, _BLOCK):
                     files.extend(block.file)
                     index.append(block.frame_or_rate)
                     seconds.append(block.seconds)
@@ -301,14 +304,19 @@ def open_table(path: Path) -> Table:
     return kind()
 
 
-def _larger(blocks: Iterable[Block]) -> Iterator[Block]:
+def _quoted(field: str) -> str:
+    """Text as a field of CSV."""
+    return '"' + field.replace('"', '""') + '"' if re.search('[",\r\n]', field) else field
+
+
+def _larger(blocks: Iterable[Block], n_numbers: int) -> Iterator[Block]:
     """Join small blocks, as one file's rows are, to larger ones."""
     parts: list[Block] = []
     size = 0
     for block in blocks:
         parts.append(block)
         size += block.values.size
-        if size >= _BLOCK:
+        if size >= n_numbers:
             yield _joined(parts)
             parts, size = [], 0
     if parts:
