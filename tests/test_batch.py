@@ -164,7 +164,7 @@ def test_table_that_cannot_be_replaced_is_left_as_it_is(tmp_path):
     columns = FeatureColumns(["rms"])
     output.folder.mkdir()
     one = Block(["a"], np.zeros(1, np.int32), np.zeros(1), np.ones((1, 2), np.float32))
-    output.write(columns, [one], 1, {"a": (1, 2)}, keep=True)
+    output.write(columns, [one], 1, {"a": (1, 2)}, {})
     before = output.path.read_bytes()
 
     def broken():
@@ -172,9 +172,9 @@ def test_table_that_cannot_be_replaced_is_left_as_it_is(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        output.write(columns, broken(), 2, {"b": (1, 2)}, keep=True)
+        output.write(columns, broken(), 2, {"b": (1, 2)}, output.finished())
     assert output.path.read_bytes() == before
-    assert output.finished() == {"a": (1, 2)}
+    assert output.finished() == {"a": (1, (1, 2))}
 
 
 # --- job ------------------------------------------------------------------------------------------
@@ -193,14 +193,14 @@ def test_function_tells_what_it_did(clips, tmp_path):
     clips[3].write_bytes(b"")
     told = []
     out = tmp_path / "x.npz"
-    # The same file by another name is one file.
+    # The same file by another name is one file, though two were asked for.
     files = [*clips, Path(str(clips[0]).replace("/00", "/./00"))]
     report = extract_features(files, out, features=["rms"], advance=told.append)
     assert (report.n_new, report.n_skipped, report.n_columns) == (19, 0, 2)
     (failure,) = report.failures
     assert failure == Failure(str(clips[3]), failure.error)
     assert "empty" in failure.error
-    assert sum(told) == 20
+    assert sum(told) == 21
     report = extract_features(clips[:5], out, features=["rms"])
     assert (report.n_new, report.n_skipped, len(report.failures)) == (0, 4, 1)
 

@@ -148,8 +148,8 @@ class FeatureColumns:
         return extractor
 
     def _probe(self) -> list[str]:
-        """Name the columns after what the features of a second of silence look like."""
-        silence = torch.zeros(1, max(self.sample_rate, self._module.min_samples))
+        """Name the columns after what the features of a short silence look like."""
+        silence = torch.zeros(1, max(2048, self._module.min_samples))
         with torch.no_grad():
             found: dict[str, Tensor] = self._module(silence)
         clipwise = [name for name, feature in found.items() if feature.dim() == 2]

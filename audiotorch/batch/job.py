@@ -1,8 +1,9 @@
 """Features of many files: on all cores, at bounded memory, and resumable."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from torch import Tensor
 from audiotorch.audio.clips import padded_batches, read_clip
 from audiotorch.batch.columns import SUMMARY, FeatureColumns
 from audiotorch.batch.journal import Clip, Journal
-from audiotorch.batch.output import Fingerprint, Output
+from audiotorch.batch.output import Fingerprint, Kept, Output
 from audiotorch.batch.tables import Block
 from audiotorch.errors import AudioTorchError, ParameterError
 
@@ -108,23 +109,40 @@ def extract_features(
     if not overwrite:
         output.check(columns)
     # As paths: `./a.wav` and `a.wav` are one file, and stand for one row.
-    names = list(dict.fromkeys(os.fspath(Path(file)) for file in files))
+    paths = [os.fspath(Path(file)) for file in files]
+    names = list(dict.fromkeys(paths))
     n_columns = len(columns.names)
-    with Journal(output.folder, columns.settings, n_columns, fresh=overwrite) as journal:
-        done = {} if journal.fresh else output.finished()
+    with (
+        _telling(output.path),
+        Journal(output.folder, columns.settings, n_columns, fresh=overwrite) as journal,
+    ):
+        kept = {} if journal.fresh else output.finished()
         earlier = {**({} if journal.fresh else output.failures()), **journal.failures}
+        done = {file: known.state for file, known in kept.items()}
         tasks = _pending(names, {**done, **_states(journal)}, earlier)
         waiting = {task.file for task in tasks}
         n_skipped = sum(name not in waiting and name not in journal.entries for name in names)
-        advance(len(names) - len(tasks))
+        advance(len(paths) - len(tasks))
         failures = _run(journal, columns, tasks, jobs or _cores(), advance)
-        _finish(output, journal, columns, names)
+        _finish(output, journal, columns, names, kept)
         told = {*names, *journal.entries}
         left = {file: error for file, error in earlier.items() if file not in told}
         output.write_failures({**left, **failures})
         journal.remove()
         found = [Failure(name, failures[name]) for name in names if name in failures]
         return Report(len(journal.entries), n_skipped, found, n_columns)
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Say what could not be written, which the system's own words may leave out."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path}: cannot be written ({error.strerror or error}); what was done is kept: give "
+            "room or rights and start again"
+        ) from error
 
 
 def _cores() -> int:
@@ -169,13 +187,7 @@ def _run(
     pool = ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(1,))
     try:
         for clips, failed in _results(pool, columns, _portions(tasks), 2 * jobs):
-            try:
-                journal.append(clips, failed)
-            except OSError as error:
-                raise OSError(
-                    f"{journal.folder}: cannot be written ({error.strerror or error}); what is "
-                    "done is kept: make room and start again"
-                ) from error
+            journal.append(clips, failed)
             failures.update(failed)
             advance(len(clips) + len(failed))
     finally:
@@ -280,7 +292,11 @@ def _compute_held(
 
 
 def _finish(
-    output: Output, journal: Journal, columns: FeatureColumns, names: Sequence[str]
+    output: Output,
+    journal: Journal,
+    columns: FeatureColumns,
+    names: Sequence[str],
+    kept: Mapping[str, Kept],
 ) -> None:
     """Write the table anew if there is anything to add, in the order in which files were named."""
     if not journal.entries and output.path.exists() and not journal.fresh:
@@ -301,10 +317,4 @@ def _finish(
                 start += len(values)
 
     n_rows = sum(journal.entries[name].n_rows for name in order)
-    try:
-        output.write(columns, blocks(), n_rows, _states(journal), keep=not journal.fresh)
-    except OSError as error:
-        raise OSError(
-            f"{output.path}: cannot be written ({error.strerror or error}); what is done is kept: "
-            "make room and start again"
-        ) from error
+    output.write(columns, blocks(), n_rows, _states(journal), kept)

@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from audiotorch.batch.columns import FeatureColumns
 from audiotorch.batch.journal import changes
 from audiotorch.batch.tables import Block, open_table
 from audiotorch.errors import DecodeError, ParameterError
 
-__all__ = ["Fingerprint", "Output"]
+__all__ = ["Fingerprint", "Kept", "Output"]
 
 Fingerprint = tuple[int, int]
 """A file's bytes and when it was written (ns): what a changed file is known by."""
@@ -26,6 +26,18 @@ _DAMAGE = (
     *(ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     *(StopIteration, csv.Error, zipfile.BadZipFile, zlib.error),
 )
+
+
+class Kept(NamedTuple):
+    """What a table holds of one recording.
+
+    Args:
+        n_rows: how many rows.
+        state: how the file was when they were computed; None where nothing is known of that.
+    """
+
+    n_rows: int
+    state: Fingerprint | None
 
 
 class Output:
@@ -77,15 +89,12 @@ class Output:
             f"({reason}); replace it with --overwrite, or name another --out"
         )
 
-    def finished(self) -> dict[str, Fingerprint | None]:
-        """The recordings that the table holds; None where nothing is known of their state then."""
+    def finished(self) -> dict[str, "Kept"]:
+        """The recordings that the table holds."""
         lines = _read_lines(self._inputs_path)
         seen = {line["file"]: line for line in lines if {*line} >= {"file", "size", "mtime_ns"}}
-        found: dict[str, Fingerprint | None] = {}
-        for file in self._counts():
-            line = seen.get(file)
-            found[file] = None if line is None else (line["size"], line["mtime_ns"])
-        return found
+        states = {file: (line["size"], line["mtime_ns"]) for file, line in seen.items()}
+        return {file: Kept(count, states.get(file)) for file, count in self._counts().items()}
 
     def write(
         self,
@@ -93,8 +102,7 @@ class Output:
         blocks: Iterable[Block],
         n_rows: int,
         inputs: Mapping[str, Fingerprint],
-        *,
-        keep: bool,
+        kept: Mapping[str, "Kept"],
     ) -> None:
         """Replace the table by one with more rows, at once.
 
@@ -102,15 +110,14 @@ class Output:
             columns: what it holds.
             blocks: the new rows.
             n_rows: how many they are.
-            inputs: the recordings they are of; older rows of these are left out.
-            keep: whether other rows of the table as it is stay, before the new ones.
+            inputs: the recordings they are of.
+            kept: what the table holds, whose rows come before the new ones, but for those of
+                `inputs`.
 
         Raises:
             OSError: no room, or no rights; the table is as it was.
         """
-        before = self.finished() if keep else {}
-        counts = self._counts() if keep else Counter()
-        n_kept = sum(count for file, count in counts.items() if file not in inputs)
+        n_kept = sum(known.n_rows for file, known in kept.items() if file not in inputs)
 
         def rows() -> Iterator[Block]:
             if n_kept:
@@ -123,9 +130,10 @@ class Output:
         partial = self.folder / f"table{self.path.suffix}"
         self._table.write(partial, columns.all_names, n_kept + n_rows, rows())
         os.replace(partial, self.path)
-        known = {file: state for file, state in {**before, **inputs}.items() if state is not None}
-        lines = [{"file": f, "size": s, "mtime_ns": t} for f, (s, t) in known.items()]
-        _write_lines(self._inputs_path, [{"settings": columns.settings}, *lines])
+        states = {file: known.state for file, known in kept.items() if known.state is not None}
+        states.update(inputs)
+        lines = [{"file": f, "size": s, "mtime_ns": t} for f, (s, t) in states.items()]
+        self._write_lines(self._inputs_path, [{"settings": columns.settings}, *lines])
 
     def failures(self) -> dict[str, str]:
         """What was wrong with recordings that earlier jobs tried."""
@@ -136,9 +144,15 @@ class Output:
         """Record what is wrong with recordings that the table lacks; nothing leaves no file."""
         if failures:
             lines = [{"file": file, "error": error} for file, error in failures.items()]
-            _write_lines(self.failures_path, lines)
+            self._write_lines(self.failures_path, lines)
         else:
             self.failures_path.unlink(missing_ok=True)
+
+    def _write_lines(self, path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+        partial = self.folder / f"{path.name}.part"
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+        os.replace(partial, path)
 
     def _counts(self) -> Counter[str]:
         """Rows of each recording in the table."""
@@ -179,10 +193,3 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(value, dict):
             yield value
-
-
-def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    partial = path.with_name(f".{path.name.removeprefix('.')}.part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-    os.replace(partial, path)
