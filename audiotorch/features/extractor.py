@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from audiotorch.errors import ParameterError
 from audiotorch.features.cepstrum import MFCC, MFCCDelta
 from audiotorch.features.contrast import SpectralContrast
-from audiotorch.features.feature import Feature, Waveform, walk, walks
+from audiotorch.features.feature import Feature, Walker, Waveform
 from audiotorch.features.functional import check_waveform
 from audiotorch.features.level import RMS, ZeroCrossingRate
 from audiotorch.features.spectral import (
@@ -46,7 +46,7 @@ FEATURES: Mapping[str, Callable[..., Feature]] = {
 _COMMON = ("sample_rate", "hop_length", "center")
 
 
-class SharedStages(nn.Module):
+class SharedStages(Walker):
     """Features whose common stages, such as the spectrum, are computed once.
 
     Args:
@@ -94,14 +94,10 @@ class SharedStages(nn.Module):
         if waveform.dim() != 2:
             raise ParameterError(f"waveform: must be (batch, time), got {waveform.dim()} axes")
         if not torch.jit.is_scripting():
-            if walks(waveform):
-                return self._walk(waveform, lengths)
+            if self._walks(waveform):
+                answer: Dict[str, Tensor] = self._walk(waveform, lengths)
+                return answer
         return self.compute(waveform, lengths)
-
-    @torch.jit.unused
-    def _walk(self, waveform: Tensor, lengths: Optional[Tensor]) -> Dict[str, Tensor]:
-        answer: Dict[str, Tensor] = walk(self.compute, waveform, lengths)
-        return answer
 
 
 class FeatureExtractor(nn.Module):
@@ -162,6 +158,11 @@ class FeatureExtractor(nn.Module):
     def frame_counts(self, lengths: Tensor) -> Tensor:
         """Return how many frames clips of these lengths (int64, samples) have."""
         return 1 + lengths // self.hop_length
+
+    @torch.jit.unused
+    def compile(self, **options: Any) -> None:
+        """Let `torch.compile` fuse the stages, as `Feature.compile` does; same arguments."""
+        self.stages.compile(**options)
 
     def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Dict[str, Tensor]:
         """Return the features; shapes and errors as in the class docstring."""

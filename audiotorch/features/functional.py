@@ -22,6 +22,7 @@ __all__ = [
     "power_to_db",
     "safe_sqrt",
     "stft",
+    "stft_by_pieces",
     "stretch_frames",
 ]
 
@@ -189,7 +190,7 @@ def stft(
     dtype = torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
     if not torch.jit.is_scripting():
         if is_plain_cpu(frames):
-            return _stft_by_pieces(frames, window, dtype).transpose(-1, -2)
+            return stft_by_pieces(frames, window, dtype).transpose(-1, -2)
     return torch.fft.rfft(frames * window.double()).to(dtype).transpose(-1, -2)
 
 
@@ -198,19 +199,32 @@ def is_plain_cpu(x: Tensor) -> bool:
     """Say whether a tensor is computed with here and now, on the CPU, without gradients.
 
     Only then does it pay, and is it possible, to go through it piece by piece.
+
+    Args:
+        x: any tensor.
     """
     return (
         type(x) is Tensor  # no fake tensor, as torch.export uses
         and x.device.type == "cpu"
         and not (torch.is_grad_enabled() and x.requires_grad)
-        and not torch.compiler.is_compiling()
+        and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()
     )
 
 
 @torch.jit.unused
-def _stft_by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
-    """Transform some 128 frames at a time: more in float64 would overflow the cache."""
+def stft_by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the transform of frames, of some 128 at a time: more would overflow the cache.
+
+    Args:
+        frames: of the waveform, float64.
+        window: as long as a frame.
+        dtype: complex type of the result.
+
+    Shape:
+        - Input: `(batch, frames, n_fft)` and `(n_fft,)`
+        - Output: `(batch, frames, 1 + n_fft // 2)`
+    """
     n_clips, n_frames, n_fft = frames.shape
     spectrum = torch.empty(n_clips, n_frames, 1 + n_fft // 2, dtype=dtype)
     window = window.double()
