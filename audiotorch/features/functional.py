@@ -247,7 +247,7 @@ def istft(
     start = n_fft // 2 if center else 0
     total = total.flatten(1)[:, start : start + n_samples]
     envelope = envelope.flatten(1)[:, start : start + n_samples]
-    covered = envelope > torch.finfo(envelope.dtype).tiny
+    covered = envelope > 2.0**-126  # float32's smallest normal number
     waveform = total / torch.where(covered, envelope, torch.ones_like(envelope))
     return waveform.reshape(leading + waveform.shape[-1:])
 

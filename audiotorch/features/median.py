@@ -15,22 +15,23 @@ _Step = Tuple[bool, int, int]
 
 
 class MedianFilter(nn.Module):
-    """Running median along the first axis, each clip continued by its mirror image.
+    """Running median along the middle axis, each clip continued by its mirror image.
 
     Windows overlap, so most of the work is shared. Rows are cut into tiles of `tile` outputs, the
     largest power of two that divides `kernel_size + 1`: 16 of them for 31. All windows of a tile
     have a core in common, which is sorted once, out of blocks that are sorted once for all tiles.
     Then the tile is halved again and again: either half takes in the sorted block that only its own
     windows have in common, and keeps the ranks in which the median may still be. For 31 that is 21
-    minima or maxima per output.
+    minima or maxima per output, each over long rows of memory.
 
     Args:
         kernel_size: window, at least 1. The window of output `i` starts at `i - kernel_size // 2`;
             of an even number of values the upper middle one is taken.
 
     Shape:
-        - Input: `(padded, width)`, the rows that `positions` names, and the number `n` of outputs
-        - Output: `(n, width)`
+        - Input: `(batch, n, width)` and counts `(batch,)`, or `(1,)` for all alike: how many of
+          the `n` are a clip's own; the end is repeated by the mirror.
+        - Output: `(batch, n, width)`; what is past a clip's own count has no meaning.
 
     Raises:
         ParameterError: `kernel_size` below 1.
@@ -38,12 +39,11 @@ class MedianFilter(nn.Module):
     Reference:
         Adams (2021), Fast median filters using separable sorting networks: the tiles, here in one
         dimension. Same values as `scipy.ndimage.median_filter(mode="reflect")`; but that reads
-        foreign memory where the window reaches twice its length or more past the end.
+        foreign memory where a clip is so short that the window holds it more than twice.
 
     Example:
         >>> median = MedianFilter(3)
-        >>> rows = torch.tensor([[5.0], [1.0], [4.0], [2.0]])
-        >>> median(rows[median.positions(4, torch.tensor([4]))[:, 0]], 4).flatten()
+        >>> median(torch.tensor([[[5.0], [1.0], [4.0], [2.0]]]), torch.tensor([4])).flatten()
         tensor([5., 4., 2., 2.])
     """
 
@@ -78,63 +78,58 @@ class MedianFilter(nn.Module):
         self.joins = nn.ModuleList(joins)
         self.splits = nn.ModuleList([Merge(2 * half, half, half, 2 * half) for half in halves])
 
-    def positions(self, n: int, counts: Tensor) -> Tensor:
-        """Return which row of each clip stands where in the padded input.
-
-        Args:
-            n: rows of the longest clip.
-            counts: int64, rows of each clip.
-
-        Shape:
-            - Input: `(batch,)`
-            - Output: `(padded, batch)`, int64: a clip's own rows, mirrored at its ends with the end
-              repeated, again and again where the clip is shorter than the window.
-        """
+    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
+        """Return the medians; shapes as in the class docstring."""
+        batch, n, width = x.shape
         n_tiles = (n + self.tile - 1) // self.tile
-        size = (n_tiles + self.n_blocks) * self.tile
-        position = torch.arange(size, device=counts.device) - (self.kernel_size // 2 + 1)
+        clip = torch.arange(batch, device=x.device)
+        rows = self._positions(n_tiles + self.n_blocks, counts) + n * clip
+        rows = x.flatten(0, 1).index_select(0, rows.flatten()).reshape(self.tile, -1)
+        medians = self._filter(rows, n_tiles, batch * width).reshape(-1, width)
+        # Back from lanes: output i is in lane i % tile of tile i // tile.
+        i = torch.arange(n, device=x.device)
+        order = (i % self.tile * n_tiles + i // self.tile) * batch + clip.unsqueeze(-1)
+        return medians.index_select(0, order.flatten()).reshape(batch, n, width)
+
+    def _positions(self, n_tiles: int, counts: Tensor) -> Tensor:
+        """Return the row of each clip that stands in each lane of each tile, `(lanes, batch)`.
+
+        Lane `l` holds row `l` of every tile, so that shifts by tiles are shifts along a lane. The
+        first tile begins with what the first window has, and one more.
+        """
+        lane = torch.arange(self.tile, device=counts.device).unsqueeze(-1)
+        tile = torch.arange(n_tiles, device=counts.device)
+        position = (lane + self.tile * tile).reshape(-1, 1) - (self.kernel_size // 2 + 1)
         period = 2 * counts.clamp(min=1)
-        position = position.unsqueeze(-1).remainder(period)
+        position = position.remainder(period)
         return torch.minimum(position, period - 1 - position)
 
-    def forward(self, rows: Tensor, n: int) -> Tensor:
-        """Return the medians; shapes as in the class docstring."""
-        n_tiles = (n + self.tile - 1) // self.tile
-        blocks = [[rows]]  # sorted blocks of 1, 2, 4, ... rows
+    def _filter(self, rows: Tensor, n_tiles: int, unit: int) -> Tensor:
+        """Return medians `(tile, n_tiles * unit)` of lanes, where a tile is `unit` numbers long."""
+        # Sorted blocks of 1, 2, 4, ... rows: each wire (blocks of a tile, all tiles).
+        blocks = [[rows]]
         for sort in self.sorts:
-            pairs = [wire.unfold(0, 2, 2) for wire in blocks[-1]]
-            blocks.append(sort([p[..., 0] for p in pairs], [p[..., 1] for p in pairs]))
-        # The first block of the first tile's windows is half outside of the core.
-        runs = [[wire[1:] for wire in blocks[-1]]]
+            blocks.append(sort([w[0::2] for w in blocks[-1]], [w[1::2] for w in blocks[-1]]))
+        # The first tile is before the core: half of it are extras of the first lower half.
+        runs = [[w[:, unit:] for w in blocks[-1]]]
         for i, merge in enumerate(self.runs):
-            size = runs[-1][0].shape[0] - (1 << i)
-            first = [wire[:size] for wire in runs[-1]]
-            runs.append(merge(first, [wire[1 << i :] for wire in runs[-1]]))
+            shift = unit << i
+            runs.append(merge([w[:, :-shift] for w in runs[-1]], [w[:, shift:] for w in runs[-1]]))
+        size = n_tiles * unit
         core: List[Tensor] = []
         start = 0
         for i, merge in enumerate(self.joins):
             part = self.parts[i]
-            core = merge(core, [wire[start : start + n_tiles] for wire in runs[part]])
-            start += 1 << part
+            core = merge(core, [w[:, start : start + size] for w in runs[part]])
+            start += unit << part
+        far = self.n_blocks * unit
         for i, merge in enumerate(self.splits):
-            more = [self._extras(wire, n_tiles, i) for wire in blocks[-2 - i]]
-            core = merge([wire.unsqueeze(0) for wire in core], more)
-        # Halves stand in front, the last split first: that is how memory stays in one piece.
-        medians = core[0]
-        order = [i - 1 for i in range(medians.dim() - 1, 0, -1)] + [medians.dim() - 1]
-        return medians.permute(order).flatten(0, -2)[:n]
-
-    def _extras(self, block: Tensor, n_tiles: int, level: int) -> Tensor:
-        """Lay out what the halves of each tile take in at this level: views, no copies.
-
-        The lower half of tile `i` of its level takes in block `2 i + 1`, the upper one the block
-        `width - 1` further on, where `width` is the size of two halves' windows together.
-        """
-        width = self.n_blocks << (level + 1)
-        pairs = block[1:].unfold(0, width, 2)[: n_tiles << level, :, :: width - 1]
-        pairs = pairs.unflatten(0, [n_tiles] + [2] * level)
-        last = level + 2
-        return pairs.permute([last] + [level - i for i in range(level)] + [0, level + 1])
+            # A lower half takes in the odd block of its own tile, an upper half the even one at the
+            # other end of the windows.
+            wires = blocks[-2 - i]
+            extras = [torch.stack((w[1::2, :size], w[0::2, far:]), dim=1) for w in wires]
+            core = [w.flatten(0, 1) for w in merge([w.unsqueeze(1) for w in core], extras)]
+        return core[0]
 
 
 class Merge(nn.Module):
@@ -196,61 +191,56 @@ def _program(
     n_first: int, n_second: int, ranks: slice, shift: int
 ) -> tuple[list[list[int]], list[int]]:
     """Return the steps `[is_maximum, a, b, slot]` of a merge, and the slots of the kept ranks."""
+    # A wire is its number: the inputs first, then the outputs of all steps in turn.
     n_inputs = n_first + n_second
-    # A wire is its number: inputs first, then the outputs of the steps.
-    wires: list[_Step | None] = [None] * n_inputs
-    second = list(range(n_first, n_inputs))
-    merged = _merge(list(range(n_first)), [_LOWEST] * shift + second, wires)
+    steps: dict[int, _Step] = {}
+    second = [_LOWEST] * shift + list(range(n_first, n_inputs))
+    merged = _merge(list(range(n_first)), second, steps, n_inputs)
     kept = [wire for wire in merged if wire != _LOWEST][ranks]
     needed = set(kept)
-    for wire in range(len(wires) - 1, n_inputs - 1, -1):
-        step = wires[wire]
-        if wire in needed and step is not None:
-            needed.update(step[1:])
-    return _place(wires, n_inputs, sorted(w for w in needed if w >= n_inputs), kept)
+    for wire in reversed(steps):
+        if wire in needed:
+            needed.update(steps[wire][1:])
+    return _place({wire: steps[wire] for wire in steps if wire in needed}, n_inputs, kept)
 
 
-def _merge(first: list[int], second: list[int], wires: list[_Step | None]) -> list[int]:
-    """Merge two sorted lists of wires; the steps go to the end of `wires`."""
+def _merge(
+    first: list[int], second: list[int], steps: dict[int, _Step], n_inputs: int
+) -> list[int]:
+    """Merge two sorted lists of wires, and put what that takes into `steps`."""
+
+    def order(a: int, b: int) -> list[int]:
+        if _LOWEST in (a, b):
+            return sorted((a, b))
+        low = n_inputs + len(steps)
+        steps[low], steps[low + 1] = (False, a, b), (True, a, b)
+        return [low, low + 1]
+
     if not first or not second:
         return first + second
     if len(first) == len(second) == 1:
-        return _order(first[0], second[0], wires)
-    evens = _merge(first[0::2], second[0::2], wires)
-    odds = _merge(first[1::2], second[1::2], wires)
+        return order(first[0], second[0])
+    evens = _merge(first[0::2], second[0::2], steps, n_inputs)
+    odds = _merge(first[1::2], second[1::2], steps, n_inputs)
     merged = evens[:1]
     for i in range(max(len(odds), len(evens) - 1)):
         pair = odds[i : i + 1] + evens[i + 1 : i + 2]
-        merged += _order(pair[0], pair[1], wires) if len(pair) == 2 else pair
+        merged += order(pair[0], pair[1]) if len(pair) == 2 else pair
     return merged
 
 
-def _order(a: int, b: int, wires: list[_Step | None]) -> list[int]:
-    if _LOWEST in (a, b):
-        return sorted((a, b))
-    wires.append((False, a, b))
-    wires.append((True, a, b))
-    return [len(wires) - 2, len(wires) - 1]
-
-
 def _place(
-    wires: list[_Step | None], n_inputs: int, steps: list[int], kept: list[int]
+    steps: dict[int, _Step], n_inputs: int, kept: list[int]
 ) -> tuple[list[list[int]], list[int]]:
-    """Give each wire a slot, that of a dead one where possible: memory stays small and in cache."""
-    reads = {wire: (wires[wire] or (False, 0, 0)) for wire in steps}
-    last = {read: i for i, wire in enumerate(steps) for read in reads[wire][1:]}
-    last.update((wire, len(steps)) for wire in kept)
+    """Give each wire a slot, that of a dead wire where possible, so that memory stays in cache."""
+    last_use = {read: wire for wire in steps for read in steps[wire][1:]}
+    last_use.update(dict.fromkeys(kept, -1))
     slots = {wire: wire for wire in range(n_inputs)}
-    free = [wire for wire in range(n_inputs) if wire not in last]
-    n_slots = n_inputs
+    free = [wire for wire in range(n_inputs) if wire not in last_use]
     program = []
-    for i, wire in enumerate(steps):
-        is_maximum, a, b = reads[wire]
-        entry = [int(is_maximum), slots[a], slots[b]]
-        free += [slots[read] for read in (a, b) if last[read] == i]
-        if not free:
-            free.append(n_slots)
-            n_slots += 1
-        slots[wire] = free.pop()
-        program.append([*entry, slots[wire]])
+    for wire, (is_maximum, a, b) in steps.items():
+        free += [slots[read] for read in (a, b) if last_use[read] == wire]
+        slot = free.pop() if free else max(slots.values()) + 1
+        program.append([int(is_maximum), slots[a], slots[b], slot])
+        slots[wire] = slot
     return program, [slots[wire] for wire in kept]
