@@ -82,7 +82,8 @@ class SharedStages(Walker):
         given: Dict[str, Tensor] = {}
         for key, stage in self.stages.items():
             x = given[self.sources[key]] if key in self.sources else waveform
-            given[key] = stage.derive(x, lengths)  # type: ignore[operator]
+            waveform = given.get("0", waveform)
+            given[key] = stage.derive_beside(x, waveform, lengths)  # type: ignore[operator]
         answer: Dict[str, Tensor] = {}
         for name, key in self.outputs.items():
             answer[name] = given[key]
