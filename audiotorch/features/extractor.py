@@ -39,6 +39,15 @@ FEATURES: Mapping[str, Callable[..., Feature]] = {
     "mfcc": partial(MFCC, n_mfcc=13),
     "delta_mfcc": partial(MFCCDelta, n_mfcc=13, order=1),
     "delta2_mfcc": partial(MFCCDelta, n_mfcc=13, order=2),
+    "chroma_stft": ChromaSTFT,
+    "chroma_cqt": ChromaCQT,
+    "chroma_cens": ChromaCENS,
+    "cqt": CQT,
+    "tonnetz": HarmonicTonnetz,
+    "harmonic_ratio": HarmonicRatio,
+    "onset_strength": OnsetStrength,
+    "tempogram": Tempogram,
+    "tempo": Tempo,
 }
 """Each feature's name in tables, configs and on the command line, and what builds it."""
 
