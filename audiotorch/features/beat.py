@@ -14,13 +14,6 @@ from audiotorch.features.rhythm import OnsetStrength, Tempo
 
 __all__ = ["BeatTracker"]
 
-# The onset strength is smoothed by a Gaussian of 1/32 of a beat.
-SMOOTHING = 32.0
-# Beats before the first local score of at least this share of the greatest have no predecessor.
-FIRST_SCORE = 0.01
-# Weights of the beats around each, where weak ones at the ends are told from the rest.
-NEIGHBOUR_WEIGHT = 0.5
-
 
 class BeatTracker(nn.Module):
     """Where the beats of a piece of music are, and how many there are in a minute.
@@ -29,10 +22,10 @@ class BeatTracker(nn.Module):
 
         local_score[t] - tightness * log((t - previous) / period) ** 2
 
-    is greatest: `local_score` is the onset strength (the median over the bands) in units of its
+    is greatest: `local_score` is the onset strength in units of its
     standard deviation, smoothed, and a beat's predecessor lies half a period to two periods before
-    it. Weak beats at both ends are dropped. A clip without onsets has no beats and tempo 0; one that
-    is not finite has no beats and tempo NaN.
+    it. Weak beats at both ends are dropped. A clip without onsets has no beats and tempo 0; one
+    that is not finite has no beats and tempo NaN.
 
     The search runs over frames one after the other, a few at a time, for all clips together, in
     float64. There is no gradient, and no `torch.export`; TorchScript runs it.
@@ -46,6 +39,7 @@ class BeatTracker(nn.Module):
         trim: drop beats at the ends below half the root mean square of the smoothed beats' scores;
             otherwise only those where there is no onset at all.
         bpm: the tempo, where it is known.
+        aggregate: `"median"` or `"mean"` over the bands of the onset strength.
         onset: further settings of `OnsetStrength`.
 
     Shape:
@@ -53,7 +47,7 @@ class BeatTracker(nn.Module):
         - Output: beats `(..., frames)` bool, and tempo `(..., 1)`, beats per minute
 
     Raises:
-        ParameterError: a number that is not positive, a `bpm` of less than a frame a beat, and as
+        ParameterError: a number that is not positive, a `bpm` with several beats in a frame, and as
             `OnsetStrength`.
 
     Reference:
@@ -76,21 +70,20 @@ class BeatTracker(nn.Module):
         tightness: float = 100.0,
         trim: bool = True,
         bpm: float | None = None,
+        aggregate: str = "median",
         **onset: Any,
     ) -> None:
         super().__init__()
         check_positive(tightness=tightness, bpm=bpm)
-        self.source = OnsetStrength(
-            sample_rate, n_fft, hop_length, **{"aggregate": "median", **onset}
+        self.tempo = Tempo(sample_rate, n_fft, hop_length, start_bpm=start_bpm, **onset)
+        self.tempo.source = OnsetStrength(
+            sample_rate, n_fft, hop_length, aggregate=aggregate, **onset
         )
-        self.tempo = Tempo(sample_rate, n_fft, hop_length, start_bpm=start_bpm)
-        # The tempo is that of the median too, and what it would be made from is made once.
-        self.tempo.source = self.source
         # librosa takes this number in float32.
         self.tightness = float(np.float32(tightness))
         self.trim = trim
         self.bpm = 0.0 if bpm is None else float(bpm)
-        self.minute = 60.0 * sample_rate / hop_length
+        self.minute = sample_rate / hop_length * 60.0
         if bpm is None:
             self.max_period = self.tempo.win_length - 1
             min_period = max(self.tempo.min_lag, 1)
@@ -98,14 +91,15 @@ class BeatTracker(nn.Module):
             self.max_period = min_period = round(self.minute / bpm)
             if min_period < 1:
                 raise ParameterError(
-                    f"bpm={bpm}: must be at most {self.minute:.6g}, a frame a beat"
+                    f"bpm={bpm}: must be below {2 * self.minute:.6g}, or beats share a frame"
                 )
         # So many frames cannot be each other's predecessors.
         self.block = max(round(min_period / 2), 1)
 
     def frame_counts(self, lengths: Tensor) -> Tensor:
         """Return how many frames clips of these lengths (int64, samples) have."""
-        return self.source.frame_counts(lengths)
+        counts: Tensor = self.tempo.frame_counts(lengths)
+        return counts
 
     def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
         """Return beats and tempo; shapes and errors as in the class docstring."""
@@ -125,7 +119,7 @@ class BeatTracker(nn.Module):
         return self._compute(waveform, lengths)
 
     def _compute(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
-        onset: Tensor = self.source.compute(waveform, lengths)
+        onset: Tensor = self.tempo.source.compute(waveform, lengths)
         if self.bpm > 0:
             return onset, torch.full_like(onset[:, 0, :1], self.bpm)
         tempo: Tensor = self.tempo.derive(onset, lengths)
@@ -151,6 +145,8 @@ class BeatTracker(nn.Module):
         known = sounding & finite
         curve = curve.masked_fill(~known, 0.0)
         period = (self.minute / tempo.double().masked_fill(~known, self.minute)).round()
+        if self.bpm > 0:
+            period = torch.full_like(period, self.max_period)
         inside = length_mask(counts, n_frames)
         score = _local_score(curve, counts, period, self.max_period).masked_fill(~inside, 0.0)
         total, previous = _track(score, period, self.tightness, self.max_period, self.block)
@@ -178,7 +174,8 @@ def _local_score(onset: Tensor, counts: Tensor, period: Tensor, max_period: int)
     spread = variance.sqrt()
     onset = onset / spread.masked_fill(spread == 0, 1.0)
     offset = torch.arange(-max_period, max_period + 1, device=onset.device)
-    kernel = torch.exp(-0.5 * (offset * SMOOTHING / period).square())
+    # A Gaussian whose standard deviation is 1/32 of a beat.
+    kernel = torch.exp(-0.5 * (offset * 32.0 / period).square())
     kernel = kernel.masked_fill(offset.abs() > period, 0.0)
     # No FFT: where there is no onset, its rounding would pass for a weak one.
     score = torch.nn.functional.conv1d(
@@ -225,7 +222,8 @@ def _track(
     total = total[:, :size].flip(-1)[:, :n_frames]
     frame = torch.arange(n_frames, device=score.device)
     previous = frame - 1 - found.flip(-1)[:, :n_frames]
-    strong = score >= FIRST_SCORE * score.amax(dim=-1, keepdim=True)
+    # Before the first score of one hundredth of the greatest, none has a predecessor.
+    strong = score >= 0.01 * score.amax(dim=-1, keepdim=True)
     first = (frame < nearest) | (strong.cumsum(dim=-1) == 0)
     return total, previous.masked_fill(first, -1)
 
@@ -269,15 +267,14 @@ def _follow(previous: Tensor, tail: Tensor, block: int) -> Tensor:
     """
     n_frames = previous.shape[-1]
     # Frame `n_frames` stands for none, and leads to itself.
-    leap = torch.where(previous < 0, n_frames, previous)
-    leap = torch.nn.functional.pad(leap, (0, 1), value=n_frames)
+    leap = previous.masked_fill(previous < 0, n_frames)
+    leap = torch.nn.functional.pad(leap, (0, 1), value=float(n_frames))
     beats = torch.zeros_like(leap).scatter(-1, tail, 1)
     # Leaps of 1, 2, 4, ... beats: each time as many more beats are known.
     reached = 1
     while reached <= n_frames // block + 1:
-        beats = torch.maximum(beats, torch.zeros_like(beats).scatter_add(-1, leap, beats)).clamp(
-            max=1
-        )
+        further = torch.zeros_like(beats).scatter_add(-1, leap, beats)
+        beats = (beats + further).clamp(max=1)
         leap = leap.gather(-1, leap)
         reached = 2 * reached
     return beats[:, :n_frames] > 0
@@ -304,7 +301,7 @@ def _trim(score: Tensor, beats: Tensor, counts: Tensor, trim: bool) -> Tensor:
         scores = score.new_zeros((score.shape[0], n_frames + 3)).scatter(-1, rank, score)
         scores = scores[:, : n_frames + 2]
         around = torch.nn.functional.pad(scores, (1, 1))
-        smooth = scores + NEIGHBOUR_WEIGHT * (around[:, :-2] + around[:, 2:])
+        smooth = scores + 0.5 * (around[:, :-2] + around[:, 2:])
         # librosa's smoothed series runs two beats past the last, unless the clip is over.
         n_values = torch.minimum(beats.sum(dim=-1) + 2, counts).unsqueeze(-1)
         past = ~length_mask(n_values.squeeze(-1), n_frames + 2)

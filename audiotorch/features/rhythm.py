@@ -15,11 +15,6 @@ from audiotorch.features.spectrogram import MelSpectrogram
 
 __all__ = ["OnsetStrength", "Tempo", "Tempogram"]
 
-# The pole of the filter that takes the mean level out of an onset curve.
-DETREND_POLE = 0.99
-# 0.99 ** 4096 is below float64's rounding: twelve doublings hold the filter's whole memory.
-DETREND_DOUBLINGS = 12
-
 
 class OnsetStrength(Feature):
     """How much louder the mel bands are than shortly before: the curve that peaks at onsets.
@@ -103,9 +98,9 @@ class Tempogram(Feature):
     """Autocorrelation of the onset strength in a window around each frame.
 
     Row `k` compares the curve with itself `k` frames later: a beat of `b` per minute stands at
-    `k = 60 * sample_rate / (hop_length * b)`. Before its first frame and after a clip's own last one
-    the curve goes on as a straight line to 0. Each frame is divided by its norm, where there is any
-    onset in its window.
+    `k = 60 * sample_rate / (hop_length * b)`. Before its first frame and after a clip's own last
+    one the curve goes on as a straight line to 0, over half a window. Each frame is divided by its
+    norm, where there is any onset in its window.
 
     Args:
         sample_rate: Hz.
@@ -123,8 +118,8 @@ class Tempogram(Feature):
         - Output: `(..., win_length, frames)`, frames past a clip's own are 0.
 
     Raises:
-        ParameterError: `win_length` below 1, an unknown window, a norm that is not positive, without
-            centring fewer frames than `win_length`, and as `OnsetStrength`.
+        ParameterError: `win_length` below 1, an unknown window, a norm that is not positive, fewer
+            frames than `win_length` without centring, and as `OnsetStrength`.
 
     Reference:
         Grosche, Müller and Kurth (2010), Cyclic tempogram: a mid-level tempo representation for
@@ -172,6 +167,8 @@ class Tempogram(Feature):
         counts = None if lengths is None else self.source.frame_counts(lengths)
         windows = _windows(onset.squeeze(1), counts, self.window, self.win_length, self.center)
         rows = _autocorrelation(windows, self.win_length)
+        if not self.center:
+            rows = rows[:, : onset.shape[-1] - self.win_length + 1]
         if self.norm > 0:
             rows = rows / _frame_norm(rows, self.norm)
         feature = rows.transpose(-1, -2)
@@ -258,20 +255,22 @@ class Tempo(Feature):
         counts = None if lengths is None else self.frame_counts(lengths)
         # In float64: at most lags of a clip with few onsets the truth is 0, and there the prior
         # decides between neighbours that differ by 1e-4 after the factor of 1e6.
-        windows = _windows(onset.squeeze(1).double(), counts, self.window, self.win_length, True)
+        curve = onset.detach().squeeze(1).double()
+        windows = _windows(curve, counts, self.window, self.win_length, True)
         if self.per_frame:
             rows = _autocorrelation(windows, self.win_length)
             tempo = self._likeliest(rows / _frame_norm(rows, math.inf)).unsqueeze(1)
-            tempo = tempo if counts is None else mask_frames(tempo, counts)
+            tempo = mask_frames(tempo, counts)
         else:
-            tempo = self._likeliest(_mean_autocorrelation(windows, counts, self.win_length))
+            mean = _mean_autocorrelation(windows, counts, self.win_length)
+            tempo = self._likeliest(mean).unsqueeze(1)
         return tempo.to(onset.dtype)
 
     def _likeliest(self, similarity: Tensor) -> Tensor:
         """Return the tempo at the likeliest lag of `(..., lags)`, NaN where nothing is known."""
         score = torch.log1p(1e6 * similarity) + self.log_prior.double()
         tempo = self.bpm.double()[score.argmax(dim=-1)]
-        return tempo.masked_fill(similarity[..., 0].isnan(), math.nan).unsqueeze(-1)
+        return tempo.masked_fill(similarity[..., 0].isnan(), math.nan)
 
 
 def _band_maximum(db: Tensor, size: int) -> Tensor:
@@ -291,23 +290,21 @@ def _median_band(rise: Tensor) -> Tensor:
     return middle.mean(dim=-1).unsqueeze(-2)
 
 
-def _detrend(onset: Tensor) -> Tensor:
-    """Filter by `(1 - 1/z) / (1 - a/z)`: take off what a leaky sum of the past has gathered."""
+def _detrend(onset: Tensor, pole: float = 0.99) -> Tensor:
+    """Filter by `(1 - 1/z) / (1 - pole/z)`: take off what a leaky sum of the past has gathered."""
     n_frames = onset.shape[-1]
-    # The leaky sum over 1, 2, 4, ... frames; the longest reaches past float64's rounding.
     memory = onset.double()
-    for doubling in range(DETREND_DOUBLINGS):
-        shift = 2**doubling
+    # The leaky sum over 1, 2, 4, ... frames: 0.99 ** 4096 is below float64's rounding.
+    for doubling in range(12):
+        shift = 1 << doubling
         earlier = torch.nn.functional.pad(memory, (shift, 0))[..., :n_frames]
-        memory = memory + DETREND_POLE**shift * earlier
+        memory = memory + pole**shift * earlier
     before = torch.nn.functional.pad(memory, (1, 0))[..., :n_frames]
     return (memory - before).to(onset.dtype)
 
 
 def _padded_window(name: str, win_length: int) -> Tensor:
     """Return a window, and zeros up to a quick FFT size that lags of a whole window fit in."""
-    import scipy.fft
-
     taps = filters.window(name, win_length, win_length)
     # Sizes of factors 2 and 3 are quicker than those that scipy alone finds.
     sizes = [2**i * 3**j for i in range(32) for j in range(2)]
@@ -329,14 +326,13 @@ def _windows(
 
     Shape:
         - Input: `(batch, frames)` and `(batch,)`
-        - Output: `(batch, windows, n_fft)`, `n_fft` the padded window's size.
+        - Output: `(batch, frames, n_fft)`, `n_fft` the padded window's size.
     """
-    n_windows = onset.shape[-1] if center else onset.shape[-1] - win_length + 1
+    n_frames = onset.shape[-1]
     if center:
         onset = _ramp_ends(onset, counts, win_length // 2)
     onset = torch.nn.functional.pad(onset, (0, window.shape[0]))
-    stretches = onset.unfold(-1, window.shape[0], 1)[:, :n_windows]
-    return stretches * window.to(onset.dtype)
+    return onset.unfold(-1, window.shape[0], 1)[:, :n_frames] * window.to(onset.dtype)
 
 
 def _ramp_ends(onset: Tensor, counts: Optional[Tensor], size: int) -> Tensor:
@@ -358,11 +354,14 @@ def _autocorrelation(windows: Tensor, n_lags: int) -> Tensor:
 def _frame_norm(rows: Tensor, norm: float) -> Tensor:
     """Return the norm over lags of autocorrelations `(..., lags)`, 1 where there is no onset."""
     if norm == math.inf:
-        # No lag correlates more than none.
-        length = rows[..., :1]
-    else:
-        length = rows.abs().pow(norm).sum(dim=-1, keepdim=True).pow(1.0 / norm)
-    return length.masked_fill(length < torch.finfo(rows.dtype).tiny, 1.0)
+        return _sound(rows[..., :1])  # no lag correlates more than none
+    total = _sound(rows.double().abs().pow(norm).sum(dim=-1, keepdim=True))
+    return total.pow(1.0 / norm).to(rows.dtype)
+
+
+def _sound(divisor: Tensor, tiny: float = 2.2250738585072014e-308) -> Tensor:
+    """Return 1 for divisors below float64's smallest normal number, as librosa does."""
+    return divisor.masked_fill(divisor.double() < tiny, 1.0)
 
 
 def _mean_autocorrelation(windows: Tensor, counts: Optional[Tensor], n_lags: int) -> Tensor:
@@ -382,7 +381,7 @@ def _mean_autocorrelation(windows: Tensor, counts: Optional[Tensor], n_lags: int
     """
     n_windows = windows.shape[1]
     energy = torch.linalg.vector_norm(windows, dim=-1).square()
-    weight = energy.masked_fill(energy < torch.finfo(energy.dtype).tiny, 1.0).reciprocal()
+    weight = _sound(energy).reciprocal()
     total = torch.full_like(energy[:, :1], n_windows)
     if counts is not None:
         weight = weight.masked_fill(~length_mask(counts, n_windows), 0.0)
