@@ -2,8 +2,9 @@
 
 from audiotorch.features.beat import BeatTracker
 from audiotorch.features.image import SpectrogramImage
+from audiotorch.features.onset import OnsetStrength
 from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling
-from audiotorch.features.rhythm import OnsetStrength, Tempo, Tempogram
+from audiotorch.features.rhythm import Tempo, Tempogram
 from audiotorch.features.spectrogram import MFCC, Delta, MelSpectrogram, PowerToDB, Spectrogram
 from audiotorch.features.texture import TextureStatistics
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from audiotorch.errors import ParameterError
 from audiotorch.features.feature import check_positive, walk, walks
 from audiotorch.features.functional import check_waveform, length_mask
-from audiotorch.features.rhythm import OnsetStrength, Tempo
+from audiotorch.features.onset import OnsetStrength
+from audiotorch.features.rhythm import Tempo
 
 __all__ = ["BeatTracker"]
 

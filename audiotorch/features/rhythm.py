@@ -1,4 +1,4 @@
-"""Onset strength, its local autocorrelation, and the tempo that this shows."""
+"""The onset strength's local autocorrelation, and the tempo that it shows."""
 
 import math
 from typing import Any, Optional
@@ -10,88 +10,13 @@ from torch import Tensor
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import length_mask, mask_frames, pad_ends, power_to_db
-from audiotorch.features.spectrogram import MelSpectrogram
+from audiotorch.features.functional import length_mask, mask_frames, pad_ends
+from audiotorch.features.onset import OnsetStrength
 
-__all__ = ["OnsetStrength", "Tempo", "Tempogram"]
+__all__ = ["Tempo", "Tempogram"]
 
-
-class OnsetStrength(Feature):
-    """How much louder the mel bands are than shortly before: the curve that peaks at onsets.
-
-    `mean_f max(0, S[f, t] - R[f, t - lag])`, `S` the mel spectrogram in dB, floored 80 dB below the
-    clip's own maximum, and `R` its greatest value over `max_size` neighbouring bands. The curve is
-    delayed by `lag` frames and, when centred, by `n_fft // (2 * hop_length)` more: its first
-    frames are 0, and what would lie past the clip's last frame is dropped.
-
-    Args:
-        sample_rate: Hz.
-        n_fft: FFT size in samples.
-        hop_length: samples between frames.
-        lag: frames between the two spectra that are compared.
-        max_size: mel bands whose greatest value is the reference; more than 1 suppresses vibrato.
-        detrend: take out the mean level, by the filter `(1 - 1/z) / (1 - 0.99/z)`.
-        aggregate: `"mean"` or `"median"` over the bands.
-        center: delay the curve by half a window; the spectrogram itself is always centred.
-        mel: further settings of `MelSpectrogram`, such as `n_mels`, `fmax`, `window`.
-
-    Shape:
-        - Input: `(..., time)` and lengths `(...)` in samples
-        - Output: `(..., 1, frames)`, dB; frames past a clip's own are 0.
-
-    Raises:
-        ParameterError: `lag` or `max_size` below 1, another `aggregate`, and as `MelSpectrogram`.
-
-    Reference:
-        Böck and Widmer (2013), Maximum filter vibrato suppression for onset detection. Same values
-        as `librosa.onset.onset_strength`.
-
-    Example:
-        >>> OnsetStrength()(torch.zeros(2, 22050)).shape
-        torch.Size([2, 1, 44])
-    """
-
-    def __init__(
-        self,
-        sample_rate: int = 22050,
-        n_fft: int = 2048,
-        hop_length: int = 512,
-        *,
-        lag: int = 1,
-        max_size: int = 1,
-        detrend: bool = False,
-        aggregate: str = "mean",
-        center: bool = True,
-        **mel: Any,
-    ) -> None:
-        super().__init__(MelSpectrogram(sample_rate, n_fft, hop_length, **mel))
-        check_positive(lag=lag, max_size=max_size)
-        if aggregate not in ("mean", "median"):
-            raise ParameterError(f"aggregate={aggregate!r}: must be 'mean' or 'median'")
-        self.sample_rate = sample_rate
-        self.hop_length = hop_length
-        self.lag = lag
-        self.max_size = max_size
-        self.detrend = detrend
-        self.aggregate = aggregate
-        self.delay = lag + (n_fft // (2 * hop_length) if center else 0)
-
-    def derive(self, mel_specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the onset strength of a mel spectrogram `(batch, n_mels, frames)`."""
-        n_frames = mel_specgram.shape[-1]
-        db = power_to_db(mel_specgram)
-        earlier = db if self.max_size == 1 else _band_maximum(db, self.max_size)
-        rise = torch.relu(db[..., self.lag :] - earlier[..., : -self.lag])
-        if self.aggregate == "median":
-            onset = _median_band(rise)
-        else:
-            onset = rise.mean(dim=-2, keepdim=True)
-        onset = torch.nn.functional.pad(onset, (self.delay, 0))[..., :n_frames]
-        if self.detrend:
-            onset = _detrend(onset)
-        # Of a clip so short that nothing but the delay is left, too: no number where there is none.
-        onset = onset.masked_fill(~db[:, :1, :1].isfinite(), math.nan)
-        return onset if lengths is None else mask_frames(onset, self.frame_counts(lengths))
+# Windows transformed at a time: more in float64 would overflow the cache.
+PIECE = 128
 
 
 class Tempogram(Feature):
@@ -130,6 +55,7 @@ class Tempogram(Feature):
         torch.Size([2, 384, 44])
     """
 
+    passes_on_to = OnsetStrength
     window: Tensor
 
     def __init__(
@@ -165,8 +91,10 @@ class Tempogram(Feature):
                 f"win_length={self.win_length}; pad it"
             )
         counts = None if lengths is None else self.source.frame_counts(lengths)
-        windows = _windows(onset.squeeze(1), counts, self.window, self.win_length, self.center)
-        rows = _autocorrelation(windows, self.win_length)
+        stretches = _stretches(
+            onset.squeeze(1), counts, self.win_length, self.window.shape[0], self.center
+        )
+        rows = _autocorrelation(stretches, self.window, self.win_length)
         if not self.center:
             rows = rows[:, : onset.shape[-1] - self.win_length + 1]
         if self.norm > 0:
@@ -211,6 +139,7 @@ class Tempo(Feature):
         torch.Size([3, 1])
     """
 
+    passes_on_to = OnsetStrength
     window: Tensor
     bpm: Tensor
     log_prior: Tensor
@@ -256,13 +185,14 @@ class Tempo(Feature):
         # In float64: at most lags of a clip with few onsets the truth is 0, and there the prior
         # decides between neighbours that differ by 1e-4 after the factor of 1e6.
         curve = onset.detach().squeeze(1).double()
-        windows = _windows(curve, counts, self.window, self.win_length, True)
+        n_lags = self.win_length
+        stretches = _stretches(curve, counts, n_lags, self.window.shape[0], True)
         if self.per_frame:
-            rows = _autocorrelation(windows, self.win_length)
+            rows = _autocorrelation(stretches, self.window, n_lags)
             tempo = self._likeliest(rows / _frame_norm(rows, math.inf)).unsqueeze(1)
             tempo = mask_frames(tempo, counts)
         else:
-            mean = _mean_autocorrelation(windows, counts, self.win_length)
+            mean = _mean_autocorrelation(stretches, counts, self.window, n_lags)
             tempo = self._likeliest(mean).unsqueeze(1)
         return tempo.to(onset.dtype)
 
@@ -273,66 +203,35 @@ class Tempo(Feature):
         return tempo.masked_fill(similarity[..., 0].isnan(), math.nan)
 
 
-def _band_maximum(db: Tensor, size: int) -> Tensor:
-    """Return the greatest value of `size` bands around each of `(batch, bands, frames)`."""
-    bands = db.transpose(-1, -2)
-    # Past the lowest and the highest band nothing is greater.
-    bands = torch.nn.functional.pad(bands, (size // 2, (size - 1) // 2), value=-math.inf)
-    return torch.nn.functional.max_pool1d(bands, size, stride=1).transpose(-1, -2)
-
-
-def _median_band(rise: Tensor) -> Tensor:
-    """Return the median over the bands of `(batch, bands, frames)`; of an even count the mean."""
-    n_bands = rise.shape[-2]
-    # The upper half of the bands, and of these the least one or two: quicker than two `kthvalue`.
-    upper = rise.transpose(-1, -2).contiguous().topk(n_bands // 2 + 1, sorted=False)[0]
-    middle = upper.topk(2 - n_bands % 2, largest=False, sorted=False)[0]
-    return middle.mean(dim=-1).unsqueeze(-2)
-
-
-def _detrend(onset: Tensor, pole: float = 0.99) -> Tensor:
-    """Filter by `(1 - 1/z) / (1 - pole/z)`: take off what a leaky sum of the past has gathered."""
-    n_frames = onset.shape[-1]
-    memory = onset.double()
-    # The leaky sum over 1, 2, 4, ... frames: 0.99 ** 4096 is below float64's rounding.
-    for doubling in range(12):
-        shift = 1 << doubling
-        earlier = torch.nn.functional.pad(memory, (shift, 0))[..., :n_frames]
-        memory = memory + pole**shift * earlier
-    before = torch.nn.functional.pad(memory, (1, 0))[..., :n_frames]
-    return (memory - before).to(onset.dtype)
-
-
 def _padded_window(name: str, win_length: int) -> Tensor:
     """Return a window, and zeros up to a quick FFT size that lags of a whole window fit in."""
+    import scipy.fft
+
     taps = filters.window(name, win_length, win_length)
-    # Sizes of factors 2 and 3 are quicker than those that scipy alone finds.
-    sizes = [2**i * 3**j for i in range(32) for j in range(2)]
-    n_fft = min(size for size in sizes if size >= 2 * win_length - 1)
+    n_fft = scipy.fft.next_fast_len(2 * win_length - 1, real=True)
     return torch.nn.functional.pad(taps, (0, n_fft - win_length))
 
 
-def _windows(
-    onset: Tensor, counts: Optional[Tensor], window: Tensor, win_length: int, center: bool
+def _stretches(
+    onset: Tensor, counts: Optional[Tensor], win_length: int, n_fft: int, center: bool
 ) -> Tensor:
-    """Return the windowed stretch of the onset strength at each frame, padded for the FFT.
+    """Return the stretch of the onset strength that the window at each frame sees, as a view.
 
     Args:
         onset: zero past each clip's own frames.
         counts: int64, frames of each clip; `None` = all full.
-        window: its first `win_length` values, and zeros behind them.
         win_length: frames of the window.
+        n_fft: frames of a stretch; those past the window stand for zeros.
         center: centre the windows, with straight lines to 0 beyond both ends of the clip.
 
     Shape:
         - Input: `(batch, frames)` and `(batch,)`
-        - Output: `(batch, frames, n_fft)`, `n_fft` the padded window's size.
+        - Output: `(batch, frames, n_fft)`
     """
     n_frames = onset.shape[-1]
     if center:
         onset = _ramp_ends(onset, counts, win_length // 2)
-    onset = torch.nn.functional.pad(onset, (0, window.shape[0]))
-    return onset.unfold(-1, window.shape[0], 1)[:, :n_frames] * window.to(onset.dtype)
+    return torch.nn.functional.pad(onset, (0, n_fft)).unfold(-1, n_fft, 1)[:, :n_frames]
 
 
 def _ramp_ends(onset: Tensor, counts: Optional[Tensor], size: int) -> Tensor:
@@ -345,10 +244,17 @@ def _ramp_ends(onset: Tensor, counts: Optional[Tensor], size: int) -> Tensor:
     return pad_ends(onset, counts, size, "edge") * weight.to(onset.dtype)
 
 
-def _autocorrelation(windows: Tensor, n_lags: int) -> Tensor:
-    """Return the autocorrelation of each window `(..., n_fft)`, the first `n_lags` lags."""
-    spectrum = torch.fft.rfft(windows)
-    return torch.fft.irfft(spectrum * spectrum.conj(), n=windows.shape[-1])[..., :n_lags]
+def _spectra(stretches: Tensor, window: Tensor) -> Tensor:
+    """Return the Fourier transform of each stretch `(..., n_fft)` under the window."""
+    # Copied first: of overlapping views torch would else lay a long clip's windows out crosswise.
+    windows = stretches.clone(memory_format=torch.contiguous_format)
+    return torch.fft.rfft(windows.mul_(window.to(stretches.dtype)))
+
+
+def _autocorrelation(stretches: Tensor, window: Tensor, n_lags: int) -> Tensor:
+    """Return the autocorrelation of each windowed stretch `(..., n_fft)`: `(..., n_lags)`."""
+    spectra = _spectra(stretches, window)
+    return torch.fft.irfft(spectra * spectra.conj(), n=stretches.shape[-1])[..., :n_lags]
 
 
 def _frame_norm(rows: Tensor, norm: float) -> Tensor:
@@ -364,29 +270,77 @@ def _sound(divisor: Tensor, tiny: float = 2.2250738585072014e-308) -> Tensor:
     return divisor.masked_fill(divisor.double() < tiny, 1.0)
 
 
-def _mean_autocorrelation(windows: Tensor, counts: Optional[Tensor], n_lags: int) -> Tensor:
+def _mean_autocorrelation(
+    stretches: Tensor, counts: Optional[Tensor], window: Tensor, n_lags: int
+) -> Tensor:
     """Return the mean over a clip's own windows of their autocorrelations with a maximum of 1.
 
     The Fourier transform of a sum being the sum of the transforms, only one is inverted for each
     clip.
 
     Args:
-        windows: as `_windows` gives them.
+        stretches: as `_stretches` gives them, without a gradient.
         counts: int64, windows of each clip; `None` = all full.
+        window: zero past its own length.
         n_lags: lags kept.
 
     Shape:
         - Input: `(batch, windows, n_fft)` and `(batch,)`
         - Output: `(batch, n_lags)`
     """
-    n_windows = windows.shape[1]
-    energy = torch.linalg.vector_norm(windows, dim=-1).square()
-    weight = _sound(energy).reciprocal()
-    total = torch.full_like(energy[:, :1], n_windows)
-    if counts is not None:
-        weight = weight.masked_fill(~length_mask(counts, n_windows), 0.0)
-        total = counts.unsqueeze(-1).to(energy.dtype)
-    parts = torch.view_as_real(torch.fft.rfft(windows)).flatten(-2).square()
-    power = torch.matmul((weight / total).unsqueeze(1), parts).squeeze(1)
-    power = power.unflatten(-1, (windows.shape[-1] // 2 + 1, 2)).sum(dim=-1)
-    return torch.fft.irfft(power, n=windows.shape[-1])[:, :n_lags]
+    n_windows, n_fft = stretches.shape[1], stretches.shape[2]
+    if counts is None:
+        counts = torch.full_like(stretches[:, 0, 0], n_windows, dtype=torch.long)
+    share = counts.to(stretches.dtype).reciprocal().unsqueeze(-1).expand(-1, n_windows)
+    share = share.masked_fill(~length_mask(counts, n_windows), 0.0)
+    if not torch.jit.is_scripting():
+        if _is_plain_cpu(stretches):
+            power: Tensor = _power_by_pieces(stretches, share, window)
+            return torch.fft.irfft(power, n=n_fft)[:, :n_lags]
+    return torch.fft.irfft(_power(stretches, share, window), n=n_fft)[:, :n_lags]
+
+
+def _power(stretches: Tensor, share: Tensor, window: Tensor) -> Tensor:
+    """Return the power spectra of windowed stretches of energy 1, summed by their shares.
+
+    Args:
+        stretches: as `_stretches` gives them, without a gradient.
+        share: weight of each window.
+        window: zero past its own length.
+
+    Shape:
+        - Input: `(batch, windows, n_fft)` and `(batch, windows)`
+        - Output: `(batch, n_fft // 2 + 1)`
+    """
+    n_fft = stretches.shape[-1]
+    power = torch.view_as_real(_spectra(stretches, window)).flatten(-2).square_()
+    # Parseval: all bins stand for two, but for the first and, of an even size, the last.
+    energy = 2 * power.sum(dim=-1) - power[..., 0]
+    if n_fft % 2 == 0:
+        energy = energy - power[..., -2]
+    weight = share * (n_fft / _sound(energy))
+    weighted = torch.matmul(weight.unsqueeze(1), power).squeeze(1)
+    return weighted.unflatten(-1, (n_fft // 2 + 1, 2)).sum(dim=-1)
+
+
+@torch.jit.unused
+def _power_by_pieces(stretches: Tensor, share: Tensor, window: Tensor) -> Tensor:
+    """Return what `_power` returns, some windows at a time."""
+    batch, n_windows, n_fft = stretches.shape
+    power = stretches.new_zeros(batch, n_fft // 2 + 1)
+    step = max(1, PIECE // batch)
+    for start in range(0, n_windows, step):
+        part = (slice(None), slice(start, start + step))
+        power += _power(stretches[part], share[part], window)
+    return power
+
+
+@torch.jit.unused
+def _is_plain_cpu(x: Tensor) -> bool:
+    """Say whether a tensor is computed with here and now, on the CPU."""
+    return (
+        type(x) is Tensor  # no fake tensor, as torch.export uses
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
