@@ -174,7 +174,7 @@ def _local_score(onset: Tensor, counts: Tensor, period: Tensor, max_period: int)
     variance = deviation.square().sum(dim=-1, keepdim=True) / (count - 1).clamp(min=1)
     spread = variance.sqrt()
     onset = onset / spread.masked_fill(spread == 0, 1.0)
-    offset = torch.arange(-max_period, max_period + 1, device=onset.device)
+    offset = torch.arange(-max_period, max_period + 1, dtype=onset.dtype, device=onset.device)
     # A Gaussian whose standard deviation is 1/32 of a beat.
     kernel = torch.exp(-0.5 * (offset * 32.0 / period).square())
     kernel = kernel.masked_fill(offset.abs() > period, 0.0)
@@ -204,7 +204,7 @@ def _track(
     n_frames = score.shape[-1]
     n_blocks = -(-n_frames // block)
     size = n_blocks * block
-    distance = torch.arange(1, 2 * max_period + 1, device=score.device)
+    distance = torch.arange(1, 2 * max_period + 1, dtype=score.dtype, device=score.device)
     # In librosa halves are rounded to even too.
     nearest = (period / 2).round().clamp(min=1)
     cost = -tightness * (distance.log() - period.log()).square()
