@@ -78,8 +78,8 @@ class Row:
     name: str
     build: Callable[[int], nn.Module]
     """Make the module for a sample rate."""
-    tiny: Callable[[], nn.Module]
-    """Make a very small one, for gradients."""
+    tiny: Callable[[], nn.Module] | None
+    """Make a very small one, for gradients; `None` = its sizes are fixed."""
     reference: Callable[[np.ndarray, int], np.ndarray]
     """Give the expected feature of one clip from `prepare`'s output and the sample rate."""
     error: Callable[[np.ndarray, np.ndarray], float]
@@ -279,6 +279,13 @@ def check_independence(row: Row) -> None:
 
 def check_gradient(row: Row) -> None:
     """The gradient in float64 is that of finite differences, of a padded batch too."""
+    if row.tiny is None:
+        # Too many samples for finite differences: its parts have rows of their own.
+        x, lengths = make_input(row, clip_sizes(row))
+        row.build(22050)(x.requires_grad_(), lengths).sum().backward()
+        assert x.grad.isfinite().all()
+        assert x.grad.any()
+        return
     module = row.tiny().double()
     x, lengths = make_input(row, [14, 12] if row.rows else [44, 39], tiny=True)
     x = x.double().requires_grad_()
