@@ -31,9 +31,11 @@ __all__ = [
     "deviation",
     "exported",
     "peak_error",
+    "relative_error",
     "row_error",
     "run_on_fake_cuda",
     "scripted",
+    "unequal_frames",
 ]
 
 
@@ -57,6 +59,16 @@ def row_error(ours: np.ndarray, expected: np.ndarray) -> float:
     # A range within float64's rounding is that of a row of zeros.
     scale = np.where(span <= 1e-9 * max(1.0, float(span.max())), 1.0, span)
     return float((np.abs(ours - expected).max(axis=-1) / scale).max())
+
+
+def relative_error(ours: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference as a share of the expected value; absolute where that is 0."""
+    return float((np.abs(ours - expected) / np.where(expected == 0, 1.0, np.abs(expected))).max())
+
+
+def unequal_frames(ours: np.ndarray, expected: np.ndarray) -> float:
+    """Share of frames that differ by more than rounding."""
+    return float((np.abs(ours - expected) > 1e-6 * np.abs(expected)).any(axis=-2).mean())
 
 
 @dataclass(frozen=True)
