@@ -6,14 +6,17 @@ from audiotorch import features
 from audiotorch.audio import AudioInfo, Normalize, PadOrTrim, Resample, ToMono, info, load, save
 from audiotorch.errors import AudioTorchError, DecodeError, MissingDependencyError, ParameterError
 from audiotorch.export import export, load_pipeline
+from audiotorch.features import FEATURES, FeatureExtractor, SummaryVector
 from audiotorch.pipeline import Pipeline, Prediction, predict
 
 __version__ = _version("audiotorch")
 
 __all__ = [
+    "FEATURES",
     "AudioInfo",
     "AudioTorchError",
     "DecodeError",
+    "FeatureExtractor",
     "MissingDependencyError",
     "Normalize",
     "PadOrTrim",
@@ -21,6 +24,7 @@ __all__ = [
     "Pipeline",
     "Prediction",
     "Resample",
+    "SummaryVector",
     "ToMono",
     "export",
     "features",

@@ -3,6 +3,7 @@
 import librosa
 import numpy as np
 import pytest
+import rows_pooled
 import rows_spectral
 import torch
 from contract import (
@@ -344,7 +345,7 @@ ROWS = [
         formula=lambda n: 24,
     ),
 ]
-ROWS += rows_spectral.ROWS
+ROWS += rows_spectral.ROWS + rows_pooled.ROWS
 # A chain has no lengths of its own: it is in the table for its parity only.
 CONTRACT = [row for row in ROWS if "of a power spectrogram" not in row.name]
 

@@ -1,10 +1,12 @@
 """Waveform to features: batched modules that give librosa's numbers."""
 
 from audiotorch.features.cepstrum import MFCC, Delta
+from audiotorch.features.comparison import TorchaudioStatistics
 from audiotorch.features.contrast import SpectralContrast
+from audiotorch.features.extractor import FEATURES, FeatureExtractor
 from audiotorch.features.image import SpectrogramImage
 from audiotorch.features.level import RMS, ZeroCrossingRate
-from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling
+from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling, SummaryVector
 from audiotorch.features.spectral import (
     PolyFeatures,
     SpectralBandwidth,
@@ -16,9 +18,11 @@ from audiotorch.features.spectrogram import MelSpectrogram, PowerToDB, Spectrogr
 from audiotorch.features.texture import TextureStatistics
 
 __all__ = [
+    "FEATURES",
     "MFCC",
     "RMS",
     "Delta",
+    "FeatureExtractor",
     "MFCCStatistics",
     "MelSpectrogram",
     "PolyFeatures",
@@ -31,6 +35,8 @@ __all__ = [
     "Spectrogram",
     "SpectrogramImage",
     "StatisticsPooling",
+    "SummaryVector",
     "TextureStatistics",
+    "TorchaudioStatistics",
     "ZeroCrossingRate",
 ]

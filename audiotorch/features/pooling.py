@@ -6,12 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
-from audiotorch.features.functional import check_feature, length_mask
-from audiotorch.features.spectrogram import MFCC, Delta
+from audiotorch.features.cepstrum import MFCC, Delta, MFCCDelta
+from audiotorch.features.chroma import ChromaSTFT
+from audiotorch.features.extractor import SharedStages
+from audiotorch.features.feature import walk, walks
+from audiotorch.features.functional import check_feature, check_waveform, length_mask
+from audiotorch.features.level import RMS, ZeroCrossingRate
+from audiotorch.features.spectral import SpectralBandwidth, SpectralCentroid, SpectralRolloff
+from audiotorch.features.spectrogram import MelSpectrogram, PowerToDB
 
-__all__ = ["MFCCStatistics", "StatisticsPooling"]
+__all__ = ["MFCCStatistics", "StatisticsPooling", "SummaryVector"]
 
 _STATISTICS = ("mean", "std", "min", "max")
+_SUMMARY = ("mean", "std", "max", "min")
 
 
 class StatisticsPooling(nn.Module):
@@ -130,3 +137,105 @@ class MFCCStatistics(nn.Module):
         if counts is not None:
             counts = counts.unsqueeze(-1).expand(rows.shape[:-2])
         return self.pooling(rows, counts).flatten(-2)
+
+
+class SummaryVector(nn.Module):
+    """A front end: 270 numbers that sum a clip up, as a loop over librosa would.
+
+    In this order: mean, standard deviation, maximum and minimum of MFCC, of its delta and of its
+    delta-delta; mean and standard deviation of centroid, bandwidth, rolloff, zero-crossing rate and
+    RMS; of `chroma_stft`, all means first; and of a 40-band mel spectrogram in dB below the clip's
+    own maximum. Standard deviations are population ones (`ddof=0`).
+
+    Args:
+        sample_rate: Hz.
+        n_mfcc: coefficients.
+
+    Shape:
+        - Input: `(batch, time)` and lengths `(batch,)` in samples, at least 8 hops of 512 each
+        - Output: `(batch, 12 * n_mfcc + 114)`; `names` tells each column.
+
+    Raises:
+        ParameterError: as `MFCC`; in `forward`, clips of fewer than 9 frames.
+
+    Reference:
+        The functions of `librosa.feature` at their defaults, pooled by numpy.
+
+    Example:
+        >>> SummaryVector()(torch.zeros(2, 22050)).shape
+        torch.Size([2, 270])
+    """
+
+    output_shape: List[int]
+    order: Tensor
+
+    def __init__(self, sample_rate: int = 22050, n_mfcc: int = 13) -> None:
+        super().__init__()
+        mfcc = {
+            "mfcc": MFCC(sample_rate, n_mfcc=n_mfcc),
+            "delta_mfcc": MFCCDelta(sample_rate, n_mfcc=n_mfcc, order=1),
+            "delta2_mfcc": MFCCDelta(sample_rate, n_mfcc=n_mfcc, order=2),
+        }
+        single = {
+            "spectral_centroid": SpectralCentroid(sample_rate),
+            "spectral_bandwidth": SpectralBandwidth(sample_rate),
+            "spectral_rolloff": SpectralRolloff(sample_rate),
+            "zero_crossing_rate": ZeroCrossingRate(sample_rate),
+            "rms": RMS(sample_rate),
+        }
+        others = {
+            "chroma_stft": ChromaSTFT(sample_rate),
+            "mel_db": MelSpectrogram(sample_rate, n_mels=40),
+        }
+        self.stages = SharedStages({**mfcc, **single, **others})
+        self.to_db = PowerToDB(ref="max")
+        self.mean_std = StatisticsPooling(["mean", "std"])
+        self.max_min = StatisticsPooling(["max", "min"])
+        self.sample_rate = sample_rate
+        self.n_extremes = 3 * n_mfcc
+        self.min_samples = 8 * 512
+        rows = [(name, k) for name in mfcc for k in range(n_mfcc)]
+        rows += [(name, -1) for name in single]
+        rows += [("chroma_stft", k) for k in range(12)] + [("mel_db", k) for k in range(40)]
+        wanted = [(name, k, s) for name in mfcc for s in _SUMMARY for k in range(n_mfcc)]
+        wanted += [(name, -1, s) for name in single for s in _SUMMARY[:2]]
+        wanted += [("chroma_stft", k, s) for s in _SUMMARY[:2] for k in range(12)]
+        wanted += [("mel_db", k, s) for s in _SUMMARY[:2] for k in range(40)]
+        self.names: List[str] = [
+            f"{name}_{s}" if k < 0 else f"{name}_{s}_{k}" for name, k, s in wanted
+        ]
+        # `forward` has all means, then all deviations, then the extremes of the first rows.
+        first = {"mean": 0, "std": len(rows), "max": 2 * len(rows)}
+        first["min"] = first["max"] + self.n_extremes
+        order = torch.tensor([first[s] + rows.index((name, k)) for name, k, s in wanted])
+        self.register_buffer("order", order, persistent=False)
+        self.output_shape = [len(wanted)]
+
+    def frame_counts(self, lengths: Tensor) -> Tensor:
+        """Return how many frames clips of these lengths (int64, samples) have."""
+        return 1 + lengths // 512
+
+    def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the vector; shapes and errors as in the class docstring."""
+        check_waveform(waveform, lengths)
+        if waveform.dim() != 2:
+            raise ParameterError(f"waveform: must be (batch, time), got {waveform.dim()} axes")
+        if not torch.jit.is_scripting():
+            if walks(waveform):
+                return self._walk(waveform, lengths)
+        return self.compute(waveform, lengths)
+
+    @torch.jit.unused
+    def _walk(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
+        answer: Tensor = walk(self.compute, waveform, lengths)
+        return answer
+
+    def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the vectors of a whole batch at once, without chunks."""
+        given = self.stages.compute(waveform, lengths)
+        counts = None if lengths is None else self.frame_counts(lengths)
+        given["mel_db"] = self.to_db(given["mel_db"], counts)
+        rows = torch.cat([x.transpose(-1, -2) for x in given.values()], dim=-1).transpose(-1, -2)
+        level = self.mean_std(rows, counts)
+        extremes = self.max_min(rows[:, : self.n_extremes], counts)
+        return torch.cat([level, extremes], dim=-1).index_select(-1, self.order)

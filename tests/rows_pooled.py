@@ -1,0 +1,94 @@
+"""Contract rows of front ends that give one vector a clip."""
+
+import warnings
+
+import librosa
+import numpy as np
+import torch
+import torchaudio
+from contract import Row, absolute_error
+from references import NINE_FRAMES, pooled
+
+from audiotorch.features import SummaryVector, TorchaudioStatistics
+
+
+def summary_of(y: np.ndarray, rate: int) -> np.ndarray:
+    """The 270 numbers by librosa and numpy."""
+    mfcc = librosa.feature.mfcc(y=y, sr=rate, n_mfcc=13)
+    cepstra = [mfcc, librosa.feature.delta(mfcc), librosa.feature.delta(mfcc, order=2)]
+    parts = [f(x, axis=1) for x in cepstra for f in (np.mean, np.std, np.max, np.min)]
+    for x in (
+        librosa.feature.spectral_centroid(y=y, sr=rate),
+        librosa.feature.spectral_bandwidth(y=y, sr=rate),
+        librosa.feature.spectral_rolloff(y=y, sr=rate),
+        librosa.feature.zero_crossing_rate(y),
+        librosa.feature.rms(y=y, dtype=y.dtype),
+    ):
+        parts += [x.mean(axis=1), x.std(axis=1)]
+    mel = librosa.feature.melspectrogram(y=y, sr=rate, n_mels=40)
+    for x in (
+        librosa.feature.chroma_stft(y=y, sr=rate),
+        librosa.power_to_db(mel, ref=np.max),
+    ):
+        parts += [x.mean(axis=1), x.std(axis=1)]
+    return np.concatenate(parts)
+
+
+# Spread of the columns over 320 clips of esc10, rounded down: MFCC, deltas, Hz, rates, chroma, dB.
+SPREAD = np.concatenate(
+    [
+        np.full(52, 5.0),
+        np.full(104, 0.05),
+        [1000.0, 300.0, 700.0, 150.0, 2000.0, 500.0, 0.05, 0.02, 0.05, 0.03],
+        np.full(24, 0.05),
+        np.full(80, 3.0),
+    ]
+)
+
+
+def share_of_spread(ours: np.ndarray, expected: np.ndarray) -> float:
+    return float((np.abs(ours - expected) / SPREAD).max())
+
+
+def torchaudio_of(y: np.ndarray, rate: int) -> np.ndarray:
+    # Mirrored by numpy: torchaudio refuses clips shorter than half a window.
+    padded = torch.from_numpy(np.pad(y, 200, mode="reflect"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="At least one mel filterbank")
+        transform = torchaudio.transforms.MFCC(rate, melkwargs={"center": False}).double()
+    mfcc = transform(padded[None])[0]
+    delta = torchaudio.functional.compute_deltas(mfcc)
+    delta2 = torchaudio.functional.compute_deltas(delta)
+    return np.concatenate([pooled(x.double().numpy()) for x in (mfcc, delta, delta2)])
+
+
+ROWS = [
+    Row(
+        "SummaryVector",
+        build=SummaryVector,
+        tiny=None,
+        reference=summary_of,
+        error=share_of_spread,
+        tolerance={torch.float64: 1e-3, torch.float32: 1e-3},
+        min_size=NINE_FRAMES,
+        batch_only=True,
+        frames=False,
+        formula=lambda n: 1 + n // 512,
+        refusals=[(SummaryVector, {"n_mfcc": 200}, r"n_mfcc=200: must lie in 1 to n_mels=128")],
+    ),
+    Row(
+        "TorchaudioStatistics",
+        build=TorchaudioStatistics,
+        tiny=lambda: TorchaudioStatistics(8000, 16, n_mels=4, n_mfcc=3),
+        reference=torchaudio_of,
+        error=absolute_error,
+        tolerance={torch.float64: 1e-9, torch.float32: 2e-4},
+        batch_only=True,
+        frames=False,
+        formula=lambda n: 1 + n // 200,
+        refusals=[
+            (TorchaudioStatistics, {"n_fft": 0}, r"n_fft=0: must be greater than 0"),
+            (TorchaudioStatistics, {"n_mfcc": 129}, r"n_mfcc=129: must lie in 1 to n_mels=128"),
+        ],
+    ),
+]
