@@ -12,9 +12,11 @@ import numpy.typing as npt
 from audiotorch.audio import AUDIO_SUFFIXES, load
 from audiotorch.errors import DecodeError, ParameterError
 
-__all__ = ["CORPORA", "Clip", "Corpus", "data_root", "find_clips"]
+__all__ = ["CORPORA", "Clip", "Corpus", "data_root", "find_clips", "five_seconds"]
 
 Array = npt.NDArray[np.floating]
+
+_SPEED_RATE = 22050
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,21 @@ def find_clips(
         names = " ".join(corpus.name for corpus in corpora)
         raise ParameterError(f"{os.fspath(root)!r}: no recordings in any of {names} there")
     return clips
+
+
+def five_seconds(root: Path, count: int) -> list[Array]:
+    """Read clips of `esc10`, cut or padded to 5 s at 22,050 Hz.
+
+    Args:
+        root: the folder that holds the corpora.
+        count: so many, or as many as there are.
+
+    Returns:
+        Waveforms `(110250,)`.
+    """
+    clips = find_clips(root, count, CORPORA[:1])
+    waveforms = [clip.read(_SPEED_RATE)[0][: 5 * _SPEED_RATE] for clip in clips]
+    return [np.pad(each, (0, 5 * _SPEED_RATE - len(each))) for each in waveforms]
 
 
 def _recordings(folder: Path, corpus: Corpus) -> list[Path]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 import audiotorch as at
 from audiotorch.bench.references import Sound
-from audiotorch.features.median import MedianFilter
 
 __all__ = ["QUANTITIES", "Quantity", "as_tensor", "build", "padded"]
 
@@ -61,10 +60,13 @@ def _feature(name: str, sample_rate: int) -> nn.Module:
 
 def _medians(sound: Sound) -> Array:
     """Medians of librosa's own spectrogram: they are exact, given the same numbers."""
+    from audiotorch.features.median import MedianFilter
+
     specgram = torch.from_numpy(np.ascontiguousarray(sound.magnitude))[None]
     median = MedianFilter(31)
-    frequency = median(specgram.transpose(1, 2)).transpose(1, 2)
-    return torch.cat([median(specgram), frequency]).numpy()
+    n_bins, n_frames = (torch.tensor([n]) for n in specgram.shape[1:])
+    lasting = median(specgram.transpose(1, 2), n_frames).transpose(1, 2)
+    return torch.cat([lasting, median(specgram, n_bins)]).numpy()
 
 
 def _load(sound: Sound) -> Array:

@@ -9,7 +9,6 @@ import librosa
 import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
-import soxr
 
 __all__ = ["REFERENCES", "Sound", "beats_of", "harmonic_ratio_of", "summary_of", "summary_parts"]
 
@@ -151,14 +150,13 @@ def _medians(sound: Sound) -> Array:
 
 
 def _load(sound: Sound) -> Array:
-    return librosa.load(sound.path, sr=22050)[0]
+    waveform: Array = librosa.load(sound.path, sr=22050)[0]
+    return waveform
 
 
 def _resampled(sound: Sound) -> Array:
-    if sound.path is None:
-        raise ValueError("no file")
     native, rate = librosa.load(sound.path, sr=None)
-    return soxr.resample(native, rate, 22050, quality="HQ")
+    return librosa.resample(native, orig_sr=rate, target_sr=22050)
 
 
 REFERENCES: Mapping[str, Callable[[Sound], Array]] = {

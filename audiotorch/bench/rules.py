@@ -48,6 +48,17 @@ class Rule:
         near = f"within {self.limit:g}{self.unit}" if self.limit else "equal"
         return f"{100 * self.share:g} % of {self.of} {near}" if self.share else near
 
+    def told(self, outcome: "Outcome") -> str:
+        """Return what was found, in the words of the rule.
+
+        Args:
+            outcome: what `judge` said.
+        """
+        if not self.share:
+            return outcome.figure + self.unit
+        near = f"within {self.limit:g}{self.unit}" if self.limit else "equal"
+        return f"{outcome.figure} of {self.of} {near}"
+
 
 class Measured(NamedTuple):
     """What a rule says of one clip.
@@ -71,12 +82,14 @@ class Outcome(NamedTuple):
     """What a rule says of all clips.
 
     Attributes:
-        found: worst error, or share, in words.
+        figure: worst error, or share.
+        where: the clip it is of, if any.
         holds: whether the rule does.
         use: part of what is allowed that was used up; above 1, the rule is broken.
     """
 
-    found: str
+    figure: str
+    where: str
     holds: bool
     use: float
 
@@ -112,28 +125,26 @@ def judge(rule: Rule, measured: Sequence[Measured]) -> Outcome:
         measured = _in_units_of_spread(measured)
     counted = [each for each in measured if each.n]
     if not counted:
-        return Outcome("no clip counts", False, np.inf)
+        return Outcome("no clip counts", "", False, np.inf)
     return _judge_share(rule, counted) if rule.share else _judge_worst(rule, counted)
 
 
 def _judge_worst(rule: Rule, measured: Sequence[Measured]) -> Outcome:
     worst = max(measured, key=lambda each: each.worst)
     if worst.worst == 0:
-        return Outcome("0", True, 0.0)
+        return Outcome("0", "", True, 0.0)
     # Whatever is not 0 breaks a rule of equality.
     use = worst.worst / rule.limit if rule.limit else np.inf
-    return Outcome(f"{worst.worst:.2g} ({worst.clip})", use <= 1.0, use)
+    return Outcome(f"{worst.worst:.2g}", worst.clip, use <= 1.0, use)
 
 
 def _judge_share(rule: Rule, measured: Sequence[Measured]) -> Outcome:
     n = sum(each.n for each in measured)
     n_beyond = n - sum(each.n_within for each in measured)
-    found = f"{_percent(1 - n_beyond / n)} of {n}"
-    if n_beyond:
-        poorest = min(measured, key=lambda each: each.n_within / each.n)
-        found += f" (lowest: {poorest.clip})"
     use = n_beyond / (n * (1 - rule.share))
-    return Outcome(found, use <= 1.0, use)
+    figure = f"{_percent(1 - n_beyond / n)}"
+    poorest = min(measured, key=lambda each: each.n_within / each.n)
+    return Outcome(figure, poorest.clip if n_beyond else "", use <= 1.0, use)
 
 
 def _percent(share: float) -> str:
