@@ -10,9 +10,10 @@ from typing import Any, List, Optional, Tuple, cast
 import torch
 from torch import Tensor, nn
 
-from audiotorch.audio import Resample, Source, load
+from audiotorch.audio import Resample, Source
+from audiotorch.audio.clips import padded_batches, read_clip
 from audiotorch.audio.source import source_name
-from audiotorch.errors import AudioTorchError, DecodeError, ParameterError
+from audiotorch.errors import AudioTorchError, ParameterError
 from audiotorch.features.functional import mask_samples
 
 __all__ = ["Pipeline", "Prediction", "predict"]
@@ -351,20 +352,13 @@ def predict(
 
 def _decode(module: Any, source: Source) -> Tensor | AudioTorchError | OSError:
     """Return samples at the module's rate, or what is wrong with the file."""
-    try:
-        waveform, rate = load(source, sample_rate=module.sample_rate, mono=True)
-        seconds = waveform.shape[1] / rate
-        needed = module.features.min_samples / module.features.sample_rate
-        if waveform.shape[1] == 0:
-            raise DecodeError(f"{source_name(source)}: holds no samples; leave it out")
-        if max(seconds, module.min_duration) < needed:
-            raise DecodeError(
-                f"{source_name(source)}: lasts {seconds:.3f} s, the features need {needed:.3f} s; "
-                "pad the clip, or build the Pipeline with min_duration"
-            )
-    except (AudioTorchError, OSError) as error:
-        return error
-    return waveform[0]
+    needed = module.features.min_samples / module.features.sample_rate
+    return read_clip(
+        source,
+        module.sample_rate,
+        needed if module.min_duration < needed else 0.0,
+        "pad the clip, or build the Pipeline with min_duration",
+    )
 
 
 def _answer(
@@ -372,27 +366,12 @@ def _answer(
 ) -> list[Prediction]:
     found = [Prediction(source_name(s), error=str(c)) for s, c in zip(sources, clips, strict=True)]
     waveforms = {i: clip for i, clip in enumerate(clips) if isinstance(clip, Tensor)}
-    for batch in _batches({i: len(w) for i, w in waveforms.items()}):
+    for batch, padded, lengths in padded_batches(waveforms, _MAX_SAMPLES):
         # No parameter need exist; the temperature always does.
         where = module.temperature.device
-        lengths = torch.tensor([len(waveforms[i]) for i in batch])
-        padded = nn.utils.rnn.pad_sequence([waveforms[i] for i in batch], batch_first=True)
         probabilities = module(padded.to(where), lengths.to(where)).cpu()
         for i, row in zip(batch, probabilities.tolist(), strict=True):
             best = max(range(len(row)), key=row.__getitem__)
             named = dict(zip(module.labels, row, strict=True))
             found[i] = Prediction(source_name(sources[i]), module.labels[best], row[best], named)
     return found
-
-
-def _batches(lengths: dict[int, int]) -> Iterator[list[int]]:
-    """Group clips so that none is padded to more than twice its length, and memory is bounded."""
-    batch: list[int] = []
-    for i in sorted(lengths, key=lengths.__getitem__):
-        full = (len(batch) + 1) * lengths[i] > _MAX_SAMPLES
-        if batch and (full or lengths[i] > 2 * lengths[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch

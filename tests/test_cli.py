@@ -11,7 +11,6 @@ import pytest
 import soundfile
 import torch
 
-from audiotorch import cli
 from audiotorch.cli import main
 from audiotorch.errors import printable
 from audiotorch.export import export, read_metadata
@@ -355,7 +354,7 @@ def test_interrupt_is_status_130(run_folder, clips, capsys, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_find_audio", interrupt)
+    monkeypatch.setattr("audiotorch.cli.predict.find_audio", interrupt)
     assert main(["predict", str(run_folder), str(clips)]) == 130
     assert one_line(capsys.readouterr().err) == "audiotorch: interrupted\n"
 
@@ -371,7 +370,7 @@ def run(*arguments: str, **settings) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["predict"], ["export"]])
+@pytest.mark.parametrize("command", [[], ["info"], ["predict"], ["export"], ["features"]])
 def test_each_command_has_help(capsys, command):
     with pytest.raises(SystemExit, match="0"):
         main([*command, "--help"])

@@ -20,7 +20,7 @@ import audiotorch
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "audiotorch"
 OPTIONAL = ("lightning", "hydra", "sklearn", "matplotlib", "whisper", "timm", "librosa")
-OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas", "scipy")
+OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas", "scipy", "pyarrow")
 PUBLIC = {"load", "info", "save", "ToMono", "Resample", "PadOrTrim", "Normalize", "features"}
 PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict"}
 PUBLIC |= {"AudioTorchError", "ParameterError", "DecodeError", "MissingDependencyError"}
@@ -33,6 +33,7 @@ LEVELS = {
     "models": 4,
     "pipeline": 5,
     "export": 6,
+    "batch": 6,
     "plot": 6,
     "training": 7,  # a run ends in exported files and figures
     "cli": 8,
@@ -241,7 +242,7 @@ def test_wheel_says_what_it_needs(wheel):
     (metadata,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
     text = wheel.read(metadata).decode()
     assert re.search(r"^Requires-Python: (<3\.14,>=3\.11|>=3\.11,<3\.14)$", text, re.MULTILINE)
-    for extra in ("dev", "plot", "scale", "serve", "timm", "whisper"):
+    for extra in ("dev", "plot", "scale", "serve", "table", "timm", "whisper"):
         assert f"Provides-Extra: {extra}\n" in text
     assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
 

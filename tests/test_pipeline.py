@@ -19,7 +19,7 @@ from audiotorch.audio.preprocess import Normalize, PadOrTrim, Resample
 from audiotorch.errors import ParameterError
 from audiotorch.features import MFCCStatistics, SpectrogramImage, TextureStatistics
 from audiotorch.models import CNN, MLP, Ensemble, Linear
-from audiotorch.pipeline import Pipeline, Prediction, _batches, predict
+from audiotorch.pipeline import Pipeline, Prediction, predict
 
 RATE = 8000
 LABELS = ["dog", "rain", "clock"]
@@ -617,12 +617,6 @@ def test_wrong_use_of_predict_is_refused(pipeline, folder, options, message):
 def test_each_output_needs_a_label(folder):
     with pytest.raises(ParameterError, match=f"labels: 1 for {len(LABELS)} model outputs"):
         build(labels=LABELS[:1]).predict(folder / "mono.wav")
-
-
-def test_long_files_are_not_batched_beyond_memory():
-    minutes = {i: 60 * 22050 * (i + 1) for i in range(4)}
-    assert list(_batches(minutes)) == [[0], [1], [2], [3]]
-    assert list(_batches({0: 9, 1: 10, 2: 30})) == [[0, 1], [2]]
 
 
 def test_predict_needs_labels_and_classes(folder):

@@ -4,6 +4,7 @@ from audiotorch.features.cepstrum import MFCC, Delta
 from audiotorch.features.comparison import TorchaudioStatistics
 from audiotorch.features.contrast import SpectralContrast
 from audiotorch.features.extractor import FEATURES, FeatureExtractor
+from audiotorch.features.harmonic import HPSS, Harmonic, HarmonicRatio
 from audiotorch.features.image import SpectrogramImage
 from audiotorch.features.level import RMS, ZeroCrossingRate
 from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling, SummaryVector
@@ -19,10 +20,13 @@ from audiotorch.features.texture import TextureStatistics
 
 __all__ = [
     "FEATURES",
+    "HPSS",
     "MFCC",
     "RMS",
     "Delta",
     "FeatureExtractor",
+    "Harmonic",
+    "HarmonicRatio",
     "MFCCStatistics",
     "MelSpectrogram",
     "PolyFeatures",

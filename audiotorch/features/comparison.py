@@ -22,9 +22,10 @@ __all__ = ["TorchaudioStatistics"]
 class TorchaudioStatistics(nn.Module):
     """A front end of torchaudio's MFCC and deltas at its own defaults, pooled over the clip.
 
-    For comparison, and in float64 whatever it is given: HTK mel bands without area normalisation, mirrored ends, deltas over 5 frames
-    with repeated ends; so the numbers are not librosa's. A clip gives the same alone, in a batch
-    and padded, which torchaudio alone does not: each has its own ends and dynamic range here.
+    For comparison, and in float64 whatever it is given: HTK mel bands without area normalisation,
+    mirrored ends, deltas over 5 frames with repeated ends; so the numbers are not librosa's. A clip
+    gives the same alone, in a batch and padded, which torchaudio alone does not: each has its own
+    ends and dynamic range here.
 
     Args:
         sample_rate: Hz.

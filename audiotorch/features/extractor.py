@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from audiotorch.errors import ParameterError
 from audiotorch.features.cepstrum import MFCC, MFCCDelta
 from audiotorch.features.contrast import SpectralContrast
-from audiotorch.features.feature import Feature, Waveform, walk, walks
+from audiotorch.features.feature import Feature, Walker, Waveform
 from audiotorch.features.functional import check_waveform
 from audiotorch.features.level import RMS, ZeroCrossingRate
 from audiotorch.features.spectral import (
@@ -39,6 +39,15 @@ FEATURES: Mapping[str, Callable[..., Feature]] = {
     "mfcc": partial(MFCC, n_mfcc=13),
     "delta_mfcc": partial(MFCCDelta, n_mfcc=13, order=1),
     "delta2_mfcc": partial(MFCCDelta, n_mfcc=13, order=2),
+    "chroma_stft": ChromaSTFT,
+    "chroma_cqt": ChromaCQT,
+    "chroma_cens": ChromaCENS,
+    "cqt": CQT,
+    "tonnetz": HarmonicTonnetz,
+    "harmonic_ratio": HarmonicRatio,
+    "onset_strength": OnsetStrength,
+    "tempogram": Tempogram,
+    "tempo": Tempo,
 }
 """Each feature's name in tables, configs and on the command line, and what builds it."""
 
@@ -46,7 +55,7 @@ FEATURES: Mapping[str, Callable[..., Feature]] = {
 _COMMON = ("sample_rate", "hop_length", "center")
 
 
-class SharedStages(nn.Module):
+class SharedStages(Walker):
     """Features whose common stages, such as the spectrum, are computed once.
 
     Args:
@@ -82,7 +91,8 @@ class SharedStages(nn.Module):
         given: Dict[str, Tensor] = {}
         for key, stage in self.stages.items():
             x = given[self.sources[key]] if key in self.sources else waveform
-            given[key] = stage.derive(x, lengths)  # type: ignore[operator]
+            waveform = given.get("0", waveform)
+            given[key] = stage.derive_beside(x, waveform, lengths)  # type: ignore[operator]
         answer: Dict[str, Tensor] = {}
         for name, key in self.outputs.items():
             answer[name] = given[key]
@@ -94,14 +104,10 @@ class SharedStages(nn.Module):
         if waveform.dim() != 2:
             raise ParameterError(f"waveform: must be (batch, time), got {waveform.dim()} axes")
         if not torch.jit.is_scripting():
-            if walks(waveform):
-                return self._walk(waveform, lengths)
+            if self._walks(waveform):
+                answer: Dict[str, Tensor] = self._walk(waveform, lengths)
+                return answer
         return self.compute(waveform, lengths)
-
-    @torch.jit.unused
-    def _walk(self, waveform: Tensor, lengths: Optional[Tensor]) -> Dict[str, Tensor]:
-        answer: Dict[str, Tensor] = walk(self.compute, waveform, lengths)
-        return answer
 
 
 class FeatureExtractor(nn.Module):
@@ -162,6 +168,11 @@ class FeatureExtractor(nn.Module):
     def frame_counts(self, lengths: Tensor) -> Tensor:
         """Return how many frames clips of these lengths (int64, samples) have."""
         return 1 + lengths // self.hop_length
+
+    @torch.jit.unused
+    def compile(self, **options: Any) -> None:
+        """Let `torch.compile` fuse the stages, as `Feature.compile` does; same arguments."""
+        self.stages.compile(**options)
 
     def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Dict[str, Tensor]:
         """Return the features; shapes and errors as in the class docstring."""

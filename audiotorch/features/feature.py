@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
+from audiotorch.features import functional
 from audiotorch.features.functional import check_waveform, is_plain_cpu, mask_samples
 
-__all__ = ["Feature", "Waveform", "check_positive", "walk", "walks"]
+__all__ = ["Feature", "Walker", "Waveform", "check_positive", "walk", "walks"]
 
 # Samples of a chunk: what a few stages make of it still fits a core's cache.
 CHUNK_SAMPLES = 1 << 18
@@ -27,20 +28,61 @@ class Waveform(nn.Module):
         """Return `(batch, time)` as it is, but for what lies past each clip's length."""
         return mask_samples(waveform, lengths)
 
+    def derive_beside(
+        self, x: Tensor, waveform: Tensor, lengths: Optional[Tensor] = None
+    ) -> Tensor:
+        """Return the same as `derive`."""
+        return self.derive(x, lengths)
+
     def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the same as `derive`."""
         return self.derive(waveform, lengths)
 
 
-class Feature(nn.Module):
-    """A feature of waveforms, made in stages; the base of those that librosa has.
-
-    Each feature adds one step, `derive`, to what its `source` gives, and the first source is the
-    waveform. So several features can share a source, as in `FeatureExtractor`.
+class Walker(nn.Module):
+    """A module over batches whose `compute` can be walked in chunks, or compiled.
 
     On the CPU, without gradients, batches are walked in chunks that fit the cache, spread over as
     many threads as `torch.get_num_threads()` says. Elsewhere, and when exported, the batch is taken
     whole. The numbers are the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._compiled: Any = None
+
+    @torch.jit.unused
+    def compile(self, **options: Any) -> None:
+        """Let `torch.compile` fuse what is done to a chunk: in place, at the first call.
+
+        That takes a minute or so, and pays for many clips; the numbers stay the same but for
+        rounding.
+
+        Args:
+            options: as `torch.compile`; shapes are dynamic unless told otherwise.
+        """
+        if not hasattr(functional.stft_by_pieces, "_torchdynamo_disable"):
+            # Its loop is no gain for the compiler. Not as a decorator, which would load all of
+            # torch's compiler with audiotorch.
+            functional.stft_by_pieces = torch.compiler.disable(functional.stft_by_pieces)
+        compute: Any = self.compute
+        self._compiled = torch.compile(compute, **{"dynamic": True, **options})
+
+    @torch.jit.unused
+    def _walks(self, waveform: Tensor) -> bool:
+        return walks(waveform) or (self._compiled is not None and is_plain_cpu(waveform))
+
+    @torch.jit.unused
+    def _walk(self, waveform: Tensor, lengths: Optional[Tensor]) -> Any:
+        compute: Any = self.compute if self._compiled is None else self._compiled
+        return walk(compute, waveform, lengths)
+
+
+class Feature(Walker):
+    """A feature of waveforms, made in stages; the base of those that librosa has.
+
+    Each feature adds one step, `derive`, to what its `source` gives, and the first source is the
+    waveform. So several features can share a source, as in `FeatureExtractor`.
 
     Args:
         source: the stage before this one; `None` = the waveform itself.
@@ -65,6 +107,18 @@ class Feature(nn.Module):
         """
         raise NotImplementedError
 
+    def derive_beside(
+        self, x: Tensor, waveform: Tensor, lengths: Optional[Tensor] = None
+    ) -> Tensor:
+        """Return what `derive` does; for stages that need the waveform as well as their source.
+
+        Args:
+            x: what the source gives, `(batch, ...)`.
+            waveform: `(batch, time)`, zeros past each clip's length.
+            lengths: int64, samples of each clip, `(batch,)`; `None` = all full.
+        """
+        return self.derive(x, lengths)
+
     def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the feature of `(batch, time)` at once: all stages, no chunks."""
         return self.derive(self.source.compute(waveform, lengths), lengths)
@@ -80,16 +134,11 @@ class Feature(nn.Module):
         rows = waveform.unsqueeze(0).flatten(0, -2)
         row_lengths = None if lengths is None else lengths.reshape(-1)
         if not torch.jit.is_scripting():
-            if walks(rows):
+            if self._walks(rows):
                 answer: Tensor = self._walk(rows, row_lengths)
                 return answer.reshape(waveform.shape[:-1] + answer.shape[1:])
         answer = self.compute(rows, row_lengths)
         return answer.reshape(waveform.shape[:-1] + answer.shape[1:])
-
-    @torch.jit.unused
-    def _walk(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
-        answer: Tensor = walk(self.compute, waveform, lengths)
-        return answer
 
 
 def check_positive(**values: float | None) -> None:

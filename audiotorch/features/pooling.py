@@ -9,7 +9,7 @@ from audiotorch.errors import ParameterError
 from audiotorch.features.cepstrum import MFCC, Delta, MFCCDelta
 from audiotorch.features.chroma import ChromaSTFT
 from audiotorch.features.extractor import SharedStages
-from audiotorch.features.feature import walk, walks
+from audiotorch.features.feature import Walker
 from audiotorch.features.functional import check_feature, check_waveform, length_mask
 from audiotorch.features.level import RMS, ZeroCrossingRate
 from audiotorch.features.spectral import SpectralBandwidth, SpectralCentroid, SpectralRolloff
@@ -139,7 +139,7 @@ class MFCCStatistics(nn.Module):
         return self.pooling(rows, counts).flatten(-2)
 
 
-class SummaryVector(nn.Module):
+class SummaryVector(Walker):
     """A front end: 270 numbers that sum a clip up, as a loop over librosa would.
 
     In this order: mean, standard deviation, maximum and minimum of MFCC, of its delta and of its
@@ -221,14 +221,10 @@ class SummaryVector(nn.Module):
         if waveform.dim() != 2:
             raise ParameterError(f"waveform: must be (batch, time), got {waveform.dim()} axes")
         if not torch.jit.is_scripting():
-            if walks(waveform):
-                return self._walk(waveform, lengths)
+            if self._walks(waveform):
+                answer: Tensor = self._walk(waveform, lengths)
+                return answer
         return self.compute(waveform, lengths)
-
-    @torch.jit.unused
-    def _walk(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
-        answer: Tensor = walk(self.compute, waveform, lengths)
-        return answer
 
     def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the vectors of a whole batch at once, without chunks."""

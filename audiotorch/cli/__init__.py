@@ -1,0 +1,5 @@
+"""The `audiotorch` command."""
+
+from audiotorch.cli.entry import main
+
+__all__ = ["main"]

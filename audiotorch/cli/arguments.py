@@ -1,0 +1,94 @@
+"""What commands share of their arguments, and the files that those name."""
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from audiotorch.errors import DecodeError, ParameterError
+
+__all__ = [
+    "Commands",
+    "add_device",
+    "add_sources",
+    "check_device",
+    "find_audio",
+    "find_model",
+    "positive",
+]
+
+# argparse names the type of `add_subparsers` privately.
+Commands = Any
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Add the recordings that a command works on."""
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="FILE_OR_FOLDER",
+        help="recordings; folders are searched for audio files at any depth, hidden ones left out",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add where to compute."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("--device cuda: this machine has no CUDA device; use --device cpu")
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
+    return int(text)
+
+
+def find_model(name: str) -> Path:
+    """The exported file that a MODEL argument means."""
+    path = Path(name)
+    if not path.is_dir():
+        return path
+    if not (path / "model.ts").is_file():
+        raise DecodeError(f"{name!r} holds no model.ts: give a run directory or a .ts file")
+    return path / "model.ts"
+
+
+def find_audio(sources: Iterable[str]) -> list[str]:
+    """Files as they are given, folders as the audio files in them, sorted."""
+    from audiotorch.audio.io import AUDIO_SUFFIXES
+
+    files: list[str] = []
+    for source in sources:
+        if os.path.isdir(source):
+            files.extend(sorted(_walk(source, AUDIO_SUFFIXES)))
+        else:
+            files.append(source)
+    if not files:
+        named = ", ".join(repr(source) for source in sources)
+        raise ParameterError(
+            f"no audio files under {named}: give files, or a folder that holds some "
+            f"({' '.join(AUDIO_SUFFIXES)})"
+        )
+    return files
+
+
+def _walk(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
+        # Hidden: thumbnails' and synchronisers' folders, macOS's "._clip.wav" beside clip.wav.
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(suffixes) and not name.startswith("."):
+                yield os.path.join(parent, name)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise error

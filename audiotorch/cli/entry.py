@@ -1,0 +1,89 @@
+"""The `audiotorch` command line: the parser of all commands, and how they end."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+from audiotorch.cli.export import add_export
+from audiotorch.cli.features import add_features
+from audiotorch.cli.info import add_info
+from audiotorch.cli.predict import add_predict
+from audiotorch.cli.terminal import (
+    DONE,
+    INTERRUPTED,
+    PIPE_CLOSED,
+    WRONG_USE,
+    complain,
+    print_any_text,
+    silence_stdout,
+)
+from audiotorch.errors import AudioTorchError, ParameterError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `audiotorch` command line.
+
+    Args:
+        argv: the arguments after the program's name; None takes those of the process.
+
+    Returns:
+        The exit status: 0 all done, 1 some inputs failed (they are listed), 2 wrong use or
+        nothing to work on, 130 interrupted, 141 the reader of the output went away.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    print_any_text()
+    try:
+        if arguments[:1] == ["train"]:
+            # Hydra has its own grammar (`key=value`, `--multirun`) and its own --help.
+            return _train(arguments[1:])
+        options = _parser().parse_args(arguments)
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except AudioTorchError as error:
+        complain(str(error))
+        return WRONG_USE
+    except BrokenPipeError:
+        silence_stdout()
+        return PIPE_CLOSED
+    except OSError as error:  # such as a full disk, or a folder without permission
+        complain(str(error))
+        return WRONG_USE
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells wrong use in one line, as every other mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ParameterError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="audiotorch",
+        description="From audio files to trained, exported models.",
+        epilog="Exit status: 0 all done, 1 some inputs failed (listed), 2 wrong use.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('audiotorch')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_info(commands)
+    add_features(commands)
+    commands.add_parser(
+        "train", help="train a model; takes Hydra overrides: audiotorch train data.root=clips"
+    )
+    add_predict(commands)
+    add_export(commands)
+    return parser
+
+
+def _train(arguments: Sequence[str]) -> int:
+    from audiotorch.training.train import main as train_main
+
+    return int(train_main(list(arguments)) or DONE)
