@@ -5,7 +5,7 @@ The same as `audiotorch bench`.
 
 import sys
 
-from audiotorch.bench import main
+from audiotorch.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["bench", *sys.argv[1:]]))

@@ -115,8 +115,9 @@ def find_clips(
     clips = []
     for corpus in corpora:
         paths = _recordings(root / corpus.name, corpus)
-        wanted = min(x for x in (len(paths), corpus.count, limit) if x)
-        for place in np.linspace(0, len(paths) - 1, wanted).round().astype(int):
+        n = len(paths)
+        wanted = min(n, corpus.count or n, limit or n)
+        for place in np.linspace(0, n - 1, wanted).round().astype(int):
             clips.append(Clip(paths[place], corpus.name, corpus.first_channel))
     if not clips:
         names = " ".join(corpus.name for corpus in corpora)

@@ -3,6 +3,7 @@
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 import audiotorch as at
 from audiotorch.bench.table import hardware, versions
 from audiotorch.bench.threads import threads
-from audiotorch.training.checkpoint import load_checkpoint_pipeline
 
 __all__ = ["time_exported"]
 
@@ -28,8 +28,11 @@ def time_exported(path: Path, seconds: float, n_runs: int) -> str:
     Returns:
         A line for each.
     """
-    modules = {"exported": at.load_pipeline(path)}
+    modules: dict[str, Any] = {"exported": at.load_pipeline(path)}
     if (path.parent / "checkpoints").is_dir():
+        # Imported here: it takes Lightning along.
+        from audiotorch.training.checkpoint import load_checkpoint_pipeline
+
         modules["eager"] = load_checkpoint_pipeline(path.parent).eval()
     n_samples = round(seconds * modules["exported"].sample_rate)
     waveform = 0.1 * torch.randn(1, n_samples, generator=torch.Generator().manual_seed(0))

@@ -123,8 +123,8 @@ def summary_rolloff(x: Comparison) -> Array:
 
 
 def _column_names(x: Comparison) -> list[str]:
-    names: list[str] = build("summary_vector", x.sound.sample_rate).names
-    return names
+    module: Any = build("summary_vector", x.sound.sample_rate)
+    return list(module.names)
 
 
 def _chroma_of(sound: Sound) -> Array:

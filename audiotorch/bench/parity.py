@@ -214,10 +214,10 @@ def _compare(
     if isinstance(ours, Exception) and isinstance(expected, Exception):
         report.refused[name] += 1
         return
-    for each in (ours, expected):
-        if isinstance(each, Exception):
-            report.failures.append(Failure(name, clip.name, _told(each)))
-            return
+    if isinstance(ours, Exception) or isinstance(expected, Exception):
+        error = ours if isinstance(ours, Exception) else expected
+        report.failures.append(Failure(name, clip.name, _told(error)))
+        return
     for rule in rules:
         found = _attempt(measure, rule, Comparison(ours, expected, sound), clip.name)
         if isinstance(found, Exception):
@@ -226,9 +226,7 @@ def _compare(
             report.parity.setdefault(rule, []).append(found)
 
 
-def _compare_batch(
-    report: Report, name: str, answers: Sequence[tuple[Clip, Sound, Array]]
-) -> None:
+def _compare_batch(report: Report, name: str, answers: Sequence[tuple[Clip, Sound, Array]]) -> None:
     """Measure how near each clip's answer among others is to its own."""
     rule = batch_rule(name)
     waveform, lengths = padded([sound.waveform for _, sound, _ in answers])

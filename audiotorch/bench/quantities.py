@@ -70,11 +70,11 @@ def _medians(sound: Sound) -> Array:
 
 
 def _load(sound: Sound) -> Array:
-    return at.load(sound.path, sample_rate=22050)[0][0].numpy()
+    return at.load(sound.file, sample_rate=22050)[0][0].numpy()
 
 
 def _resampled(sound: Sound) -> Array:
-    waveform, rate = at.load(sound.path, sample_rate=None)
+    waveform, rate = at.load(sound.file, sample_rate=None)
     resampled: Tensor = at.Resample(rate, 22050)(waveform)[0]
     return resampled[0].numpy()
 

@@ -54,6 +54,17 @@ class Sound:
         return librosa.feature.chroma_stft(**self.arguments)
 
     @property
+    def file(self) -> Path:
+        """The file.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.path is None:
+            raise ValueError("this clip was not read from a file")
+        return self.path
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """What most functions of librosa take."""
         return {"y": self.waveform, "sr": self.sample_rate}
@@ -150,12 +161,12 @@ def _medians(sound: Sound) -> Array:
 
 
 def _load(sound: Sound) -> Array:
-    waveform: Array = librosa.load(sound.path, sr=22050)[0]
+    waveform: Array = librosa.load(sound.file, sr=22050)[0]
     return waveform
 
 
 def _resampled(sound: Sound) -> Array:
-    native, rate = librosa.load(sound.path, sr=None)
+    native, rate = librosa.load(sound.file, sr=None)
     return librosa.resample(native, orig_sr=rate, target_sr=22050)
 
 

@@ -90,14 +90,12 @@ def speed_tables(
         f"{versions(_NUMBERS)}; {hardware()}. Times are medians over rounds, in ms a clip.\n"
     ]
     if rows:
-        header = ("work", "librosa", "audiotorch", "times faster", "goal", "nearest to its rule")
-        cells = [
-            [row.title, *_times(row.timing), f"{row.goal:g}", row.deviation] for row in rows
-        ]
+        header = ["work", "librosa", "audiotorch", "times faster", "goal", "nearest to its rule"]
+        cells = [[row.title, *_times(row.timing), f"{row.goal:g}", row.deviation] for row in rows]
         parts.append(markdown(header, cells))
     if peers:
-        header = ("package", "work", "its time", "audiotorch", "times faster")
-        header += ("its difference from librosa", "audiotorch's")
+        header = ["package", "work", "its time", "audiotorch", "times faster"]
+        header += ["its difference from librosa", "audiotorch's"]
         cells = [
             [row.package, row.title, *_times(row.timing), row.theirs, row.ours] for row in peers
         ]
