@@ -10,10 +10,15 @@ from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
 from audiotorch.features.cepstrum import MFCC, MFCCDelta
+from audiotorch.features.chroma import ChromaCENS, ChromaCQT, ChromaSTFT, HarmonicTonnetz
+from audiotorch.features.constantq import CQT
 from audiotorch.features.contrast import SpectralContrast
 from audiotorch.features.feature import Feature, Walker, Waveform
 from audiotorch.features.functional import check_waveform
+from audiotorch.features.harmonic import HarmonicRatio
 from audiotorch.features.level import RMS, ZeroCrossingRate
+from audiotorch.features.onset import OnsetStrength
+from audiotorch.features.rhythm import Tempo, Tempogram
 from audiotorch.features.spectral import (
     PolyFeatures,
     SpectralBandwidth,
