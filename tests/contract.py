@@ -99,6 +99,12 @@ class Row:
     """The output's last axis is the frames'."""
     formula: Callable[[int], int] | None = None
     """Frames of a clip of n samples, where the module takes waveforms."""
+    differentiable: bool = True
+    """Otherwise the answer hangs on no gradient."""
+    exportable: bool = True
+    """`torch.export` takes it; TorchScript takes all."""
+    module: str = ""
+    """Name of the class under test, where `build` wraps it to make one tensor of its answer."""
     refusals: Sequence[tuple[type[nn.Module], dict[str, Any], str]] = ()
     """Class, arguments, and the message of the refusal."""
 
@@ -276,6 +282,9 @@ def check_gradient(row: Row) -> None:
     module = row.tiny().double()
     x, lengths = make_input(row, [14, 12] if row.rows else [44, 39], tiny=True)
     x = x.double().requires_grad_()
+    if not row.differentiable:
+        assert not module(x, lengths).requires_grad
+        return
     assert torch.autograd.gradcheck(lambda x: module(x, lengths), (x,))
 
 
@@ -292,6 +301,8 @@ def check_scripted(row: Row) -> None:
 
 def check_exported(row: Row) -> None:
     """The exported program equals the eager module at other batch sizes and lengths."""
+    if not row.exportable:
+        return
     module = row.build(22050)
     sizes = clip_sizes(row)
     program = exported(module, *make_input(row, sizes[:2]))

@@ -1,12 +1,18 @@
 """Waveform to features: batched modules that give librosa's numbers."""
 
+from audiotorch.features.beat import BeatTracker
 from audiotorch.features.cepstrum import MFCC, Delta
+from audiotorch.features.chroma import ChromaCENS, ChromaCQT, ChromaSTFT, Tonnetz
 from audiotorch.features.comparison import TorchaudioStatistics
+from audiotorch.features.constantq import CQT, VQT
 from audiotorch.features.contrast import SpectralContrast
 from audiotorch.features.extractor import FEATURES, FeatureExtractor
+from audiotorch.features.harmonic import HPSS, Harmonic, HarmonicRatio
 from audiotorch.features.image import SpectrogramImage
 from audiotorch.features.level import RMS, ZeroCrossingRate
+from audiotorch.features.onset import OnsetStrength
 from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling, SummaryVector
+from audiotorch.features.rhythm import Tempo, Tempogram
 from audiotorch.features.spectral import (
     PolyFeatures,
     SpectralBandwidth,
@@ -16,15 +22,26 @@ from audiotorch.features.spectral import (
 )
 from audiotorch.features.spectrogram import MelSpectrogram, PowerToDB, Spectrogram
 from audiotorch.features.texture import TextureStatistics
+from audiotorch.features.tuning import Tuning
 
 __all__ = [
+    "CQT",
     "FEATURES",
+    "HPSS",
     "MFCC",
     "RMS",
+    "VQT",
+    "BeatTracker",
+    "ChromaCENS",
+    "ChromaCQT",
+    "ChromaSTFT",
     "Delta",
     "FeatureExtractor",
+    "Harmonic",
+    "HarmonicRatio",
     "MFCCStatistics",
     "MelSpectrogram",
+    "OnsetStrength",
     "PolyFeatures",
     "PowerToDB",
     "SpectralBandwidth",
@@ -36,7 +53,11 @@ __all__ = [
     "SpectrogramImage",
     "StatisticsPooling",
     "SummaryVector",
+    "Tempo",
+    "Tempogram",
     "TextureStatistics",
+    "Tonnetz",
     "TorchaudioStatistics",
+    "Tuning",
     "ZeroCrossingRate",
 ]

@@ -10,10 +10,15 @@ from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
 from audiotorch.features.cepstrum import MFCC, MFCCDelta
+from audiotorch.features.chroma import ChromaCENS, ChromaCQT, ChromaSTFT, HarmonicTonnetz
+from audiotorch.features.constantq import CQT
 from audiotorch.features.contrast import SpectralContrast
 from audiotorch.features.feature import Feature, Walker, Waveform
 from audiotorch.features.functional import check_waveform
+from audiotorch.features.harmonic import HarmonicRatio
 from audiotorch.features.level import RMS, ZeroCrossingRate
+from audiotorch.features.onset import OnsetStrength
+from audiotorch.features.rhythm import Tempo, Tempogram
 from audiotorch.features.spectral import (
     PolyFeatures,
     SpectralBandwidth,
@@ -39,6 +44,15 @@ FEATURES: Mapping[str, Callable[..., Feature]] = {
     "mfcc": partial(MFCC, n_mfcc=13),
     "delta_mfcc": partial(MFCCDelta, n_mfcc=13, order=1),
     "delta2_mfcc": partial(MFCCDelta, n_mfcc=13, order=2),
+    "chroma_stft": ChromaSTFT,
+    "chroma_cqt": ChromaCQT,
+    "chroma_cens": ChromaCENS,
+    "cqt": CQT,
+    "tonnetz": HarmonicTonnetz,
+    "harmonic_ratio": HarmonicRatio,
+    "onset_strength": OnsetStrength,
+    "tempogram": Tempogram,
+    "tempo": Tempo,
 }
 """Each feature's name in tables, configs and on the command line, and what builds it."""
 
@@ -82,7 +96,8 @@ class SharedStages(Walker):
         given: Dict[str, Tensor] = {}
         for key, stage in self.stages.items():
             x = given[self.sources[key]] if key in self.sources else waveform
-            given[key] = stage.derive(x, lengths)  # type: ignore[operator]
+            waveform = given.get("0", waveform)
+            given[key] = stage.derive_beside(x, waveform, lengths)  # type: ignore[operator]
         answer: Dict[str, Tensor] = {}
         for name, key in self.outputs.items():
             answer[name] = given[key]

@@ -28,6 +28,12 @@ class Waveform(nn.Module):
         """Return `(batch, time)` as it is, but for what lies past each clip's length."""
         return mask_samples(waveform, lengths)
 
+    def derive_beside(
+        self, x: Tensor, waveform: Tensor, lengths: Optional[Tensor] = None
+    ) -> Tensor:
+        """Return the same as `derive`."""
+        return self.derive(x, lengths)
+
     def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the same as `derive`."""
         return self.derive(waveform, lengths)
@@ -100,6 +106,18 @@ class Feature(Walker):
             lengths: int64, samples of each clip, `(batch,)`; `None` = all full.
         """
         raise NotImplementedError
+
+    def derive_beside(
+        self, x: Tensor, waveform: Tensor, lengths: Optional[Tensor] = None
+    ) -> Tensor:
+        """Return what `derive` does; for stages that need the waveform as well as their source.
+
+        Args:
+            x: what the source gives, `(batch, ...)`.
+            waveform: `(batch, time)`, zeros past each clip's length.
+            lengths: int64, samples of each clip, `(batch,)`; `None` = all full.
+        """
+        return self.derive(x, lengths)
 
     def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the feature of `(batch, time)` at once: all stages, no chunks."""

@@ -6,7 +6,17 @@ from torch import Tensor
 
 from audiotorch.errors import ParameterError
 
-__all__ = ["dct_matrix", "hz_to_mel", "mel_bank", "mel_frequencies", "mel_to_hz", "window"]
+__all__ = [
+    "chroma_bank",
+    "chroma_fold",
+    "dct_matrix",
+    "hz_to_mel",
+    "mel_bank",
+    "mel_frequencies",
+    "mel_to_hz",
+    "symmetric_window",
+    "window",
+]
 
 # Slaney's Auditory Toolbox: linear below 1 kHz, 27 steps per factor 6.4 above.
 _HZ_PER_MEL = 200.0 / 3
@@ -43,6 +53,30 @@ def window(name: str, win_length: int, n_fft: int) -> Tensor:
         raise ParameterError(f"window={name!r}: scipy.signal.get_window says: {error}") from error
     left = (n_fft - win_length) // 2
     return torch.from_numpy(np.pad(values, (left, n_fft - win_length - left)))
+
+
+def symmetric_window(name: str, size: int) -> Tensor:
+    """Return a symmetric window, for smoothing.
+
+    Args:
+        name: any name that `scipy.signal.get_window` knows, such as `"hann"`.
+        size: samples of the window, at least 1.
+
+    Shape:
+        - Output: `(size,)`, float64.
+
+    Raises:
+        ParameterError: unknown name.
+
+    Reference:
+        Same values as `librosa.filters.get_window(fftbins=False)`.
+    """
+    import scipy.signal
+
+    try:
+        return torch.from_numpy(scipy.signal.get_window(name, size, fftbins=False))
+    except ValueError as error:
+        raise ParameterError(f"window={name!r}: scipy.signal.get_window says: {error}") from error
 
 
 def hz_to_mel(frequencies: np.ndarray, *, htk: bool = False) -> np.ndarray:
@@ -195,3 +229,74 @@ def dct_matrix(n_out: int, n_in: int, *, dct_type: int = 2, norm: str | None = "
         raise ParameterError(f"dct norm={norm!r}: must be 'ortho' or None")
     matrix = scipy.fft.dct(np.eye(n_in), type=dct_type, norm=norm, axis=0)
     return torch.from_numpy(matrix[:n_out].copy())
+
+
+def chroma_bank(
+    sample_rate: int,
+    n_fft: int,
+    n_chroma: int = 12,
+    *,
+    tuning: float = 0.0,
+    ctroct: float = 5.0,
+    octwidth: float | None = 2.0,
+    base_c: bool = True,
+) -> Tensor:
+    """Return the weights by which FFT bins add to pitch classes.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: FFT size in samples.
+        n_chroma: pitch classes.
+        tuning: deviation from A4 = 440 Hz, in steps of the scale.
+        ctroct: octave that counts most.
+        octwidth: spread of the weights around it, octaves; `None` = all count alike.
+        base_c: the first class is C, not A.
+
+    Shape:
+        - Output: `(n_chroma, 1 + n_fft // 2)`, float32.
+
+    Reference:
+        Same values as `librosa.filters.chroma`.
+    """
+    concert = 440.0 * 2.0 ** (tuning / n_chroma)
+    hz = np.arange(1, n_fft) * (sample_rate / n_fft)
+    pitch = n_chroma * np.log2(hz / (concert / 16))
+    # Bin 0 has no pitch: it is put an octave and a half below bin 1.
+    pitch = np.concatenate([[pitch[0] - 1.5 * n_chroma], pitch])
+    width = np.concatenate([np.maximum(np.diff(pitch), 1.0), [1.0]])
+    half = round(n_chroma / 2)
+    distance = (pitch - np.arange(n_chroma)[:, None] + half + 10 * n_chroma) % n_chroma - half
+    bank = np.exp(-0.5 * (2 * distance / width) ** 2)
+    length = np.sqrt((bank**2).sum(axis=0))
+    bank = bank / np.where(length < np.finfo(float).tiny, 1.0, length)
+    if octwidth is not None:
+        bank = bank * np.exp(-0.5 * ((pitch / n_chroma - ctroct) / octwidth) ** 2)
+    if base_c:
+        bank = np.roll(bank, -3 * (n_chroma // 12), axis=0)
+    return torch.from_numpy(bank[:, : 1 + n_fft // 2].astype(np.float32))
+
+
+def chroma_fold(
+    n_bins: int, bins_per_octave: int, n_chroma: int = 12, *, fmin: float | None = None
+) -> Tensor:
+    """Return the matrix that sums constant-Q bins into pitch classes, the first of them C.
+
+    Args:
+        n_bins: bins of the transform.
+        bins_per_octave: a multiple of `n_chroma`.
+        n_chroma: pitch classes.
+        fmin: centre of the lowest bin, Hz; `None` = the note C1.
+
+    Shape:
+        - Output: `(n_chroma, n_bins)`, float32, of ones and zeros.
+
+    Reference:
+        Same values as `librosa.filters.cq_to_chroma`.
+    """
+    per_class = bins_per_octave // n_chroma
+    # A class takes in the bins around its note, so half of them come before it.
+    fold = np.roll(np.repeat(np.eye(n_chroma), per_class, axis=1), -(per_class // 2), axis=1)
+    fold = np.tile(fold, -(-n_bins // bins_per_octave))[:, :n_bins]
+    above_c = 0.0 if fmin is None else (12 * np.log2(fmin / 440.0) + 69) % 12
+    shift = int(np.round(above_c * (n_chroma / 12)))
+    return torch.from_numpy(np.roll(fold, shift, axis=0).astype(np.float32))

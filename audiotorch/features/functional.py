@@ -15,9 +15,11 @@ __all__ = [
     "check_waveform",
     "frame_sums",
     "is_plain_cpu",
+    "istft",
     "length_mask",
     "mask_frames",
     "mask_samples",
+    "normalize",
     "pad_ends",
     "power_to_db",
     "safe_sqrt",
@@ -238,6 +240,66 @@ def stft_by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor
     return spectrum
 
 
+def istft(
+    spectrum: Tensor,
+    window: Tensor,
+    hop_length: int,
+    n_samples: int,
+    center: bool = True,
+    frame_counts: Optional[Tensor] = None,
+) -> Tensor:
+    """Return the waveform whose short-time Fourier transform lies nearest to a spectrum.
+
+    Frames are windowed again and added up where they lie, then divided by the sum of the squared
+    windows there. Samples that no frame covers are 0. `torch.istft` knows no clips of different
+    lengths, refuses windows that leave gaps, and does not run on fake devices.
+
+    Args:
+        spectrum: complex; frames past a clip's own do not count.
+        window: as long as the FFT; the one of the analysis.
+        hop_length: samples between frames.
+        n_samples: samples of the output.
+        center: frame `t` is centred on sample `t * hop_length`, else it starts there.
+        frame_counts: int64, frames of each clip; `None` = all full.
+
+    Shape:
+        - Input: `(..., 1 + n_fft // 2, frames)` and `(...)`
+        - Output: `(..., n_samples)`, in the spectrum's precision
+
+    Reference:
+        Griffin and Lim (1984), Signal estimation from modified short-time Fourier transform. Same
+        values as `librosa.istft`.
+    """
+    n_fft, n_frames = window.shape[0], spectrum.shape[-1]
+    frames = torch.fft.irfft(spectrum.transpose(-1, -2), n_fft)
+    leading = frames.shape[:-2]
+    frames = frames.reshape(-1, n_frames, n_fft)
+    weight = window.to(frames.dtype)
+    if frame_counts is None:
+        counts = frames.new_ones(1, n_frames, 1)
+    else:
+        own = length_mask(frame_counts.reshape(-1), n_frames).unsqueeze(-1)
+        frames = frames.masked_fill(~own, 0.0)
+        counts = own.to(frames.dtype)
+    # Both sums are laid out in rows of one hop, to which each frame adds a few pieces.
+    n_pieces = -(-n_fft // hop_length)
+    total = frames.new_zeros(frames.shape[0], n_frames + n_pieces, hop_length)
+    envelope = frames.new_zeros(counts.shape[0], n_frames + n_pieces, hop_length)
+    for i in range(n_pieces):
+        start = i * hop_length
+        piece = weight[start : start + hop_length]
+        width = piece.shape[0]
+        rows = total[:, i : i + n_frames, :width]
+        rows.addcmul_(frames[..., start : start + width], piece)
+        envelope[:, i : i + n_frames, :width].addcmul_(counts, piece.square())
+    start = n_fft // 2 if center else 0
+    total = total.flatten(1)[:, start : start + n_samples]
+    envelope = envelope.flatten(1)[:, start : start + n_samples]
+    covered = envelope > 2.0**-126  # float32's smallest normal number
+    waveform = total / torch.where(covered, envelope, torch.ones_like(envelope))
+    return waveform.reshape(leading + waveform.shape[-1:])
+
+
 def power_to_db(
     power: Tensor,
     ref: float = 1.0,
@@ -344,3 +406,30 @@ def frame_sums(x: Tensor, frame_length: int, hop_length: int, padding: int) -> T
     n_blocks = frame_length // block + n_more * (hop_length // block)
     blocks = padded.reshape(x.shape[0], n_blocks, block).sum(-1)
     return blocks.unfold(-1, frame_length // block, hop_length // block).sum(-1)
+
+
+def normalize(x: Tensor, norm: Optional[float]) -> Tensor:
+    """Divide rows by their norm, those by 1 whose norm is below the dtype's least normal number.
+
+    Args:
+        x: any rows.
+        norm: `inf` (greatest magnitude), the exponent of another norm, or `None` = as it is.
+
+    Shape:
+        - Input: `(..., n)`
+        - Output: as the input.
+
+    Reference:
+        Same values as `librosa.util.normalize`.
+    """
+    if norm is None:
+        return x
+    if norm == float("inf"):
+        length = x.abs().amax(dim=-1, keepdim=True)
+    elif norm == 1.0:
+        length = x.abs().sum(dim=-1, keepdim=True, dtype=torch.float64)
+    else:
+        power = x.double().abs().pow(norm).sum(dim=-1, keepdim=True)
+        length = power.clamp(min=1e-300).pow(1.0 / norm)  # whose slope at 0 is infinite
+    least = 1.1754943508222875e-38 if x.dtype == torch.float32 else 2.2250738585072014e-308
+    return x / length.masked_fill(length < least, 1.0).to(x.dtype)

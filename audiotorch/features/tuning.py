@@ -1,0 +1,241 @@
+"""How far a recording lies off the concert pitch A4 = 440 Hz."""
+
+from typing import Optional
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from audiotorch.errors import ParameterError
+from audiotorch.features import filters
+from audiotorch.features.feature import Feature, check_positive
+from audiotorch.features.functional import length_mask
+
+__all__ = ["PitchHistogram", "Tuning"]
+
+_A0_HZ = 27.5  # four octaves below the concert pitch
+
+
+class PitchHistogram(nn.Module):
+    """Find the commonest deviation of spectral peaks from the steps of the scale.
+
+    A bin of a frame is a peak where it exceeds its lower neighbour and `threshold` times the
+    frame's maximum, and is not below its upper neighbour. A parabola through the three gives its
+    pitch and height. Peaks of at least the median height of a clip are counted by the part of a
+    step that their pitch lies off the scale.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: FFT size of the spectra.
+        bins_per_octave: steps of the scale.
+        resolution: width of the histogram's bins, in steps.
+        fmin: lowest pitch, Hz.
+        fmax: pitches lie below this, Hz, and below half the sample rate.
+        threshold: share of a frame's maximum that peaks must exceed.
+
+    Shape:
+        - Input: spectra `(batch, 1 + n_fft // 2, frames)`, magnitude or power, and frame counts
+          `(batch,)`
+        - Output: `(batch,)` int64, the first of the fullest bins of each clip; bin `k` begins at
+          `edges[k]`. Without any peak, the bin that begins at 0.
+
+    Raises:
+        ParameterError: a setting out of range, or no FFT bin between `fmin` and `fmax`.
+    """
+
+    edges: Tensor
+    lower_bins: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int,
+        n_fft: int,
+        bins_per_octave: int = 12,
+        *,
+        resolution: float = 0.01,
+        fmin: float = 150.0,
+        fmax: float = 4000.0,
+        threshold: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_positive(sample_rate=sample_rate, n_fft=n_fft, bins_per_octave=bins_per_octave)
+        if not 0 < resolution < 1:
+            raise ParameterError(f"resolution={resolution}: must lie between 0 and 1")
+        if not 0 <= threshold < 1:
+            raise ParameterError(f"threshold={threshold}: must lie in [0, 1)")
+        frequencies = np.fft.rfftfreq(n_fft, 1.0 / sample_rate)
+        inside = (frequencies >= fmin) & (frequencies < min(fmax, sample_rate / 2))
+        # The outermost bins lack a neighbour.
+        found = np.flatnonzero(inside[1:-1]) + 1
+        if len(found) == 0:
+            raise ParameterError(
+                f"fmin={fmin}, fmax={fmax}: no bin of n_fft={n_fft} at sample_rate={sample_rate} "
+                "lies between them"
+            )
+        self.bins_per_octave = bins_per_octave
+        self.threshold = threshold
+        self.hz_per_bin = sample_rate / n_fft
+        self.lowest_hz = _A0_HZ
+        self.far = 1e38
+        self.first = int(found[0])
+        self.n_bins = len(found)
+        self.n_steps = int(np.ceil(1.0 / resolution))
+        edges = torch.from_numpy(np.linspace(-0.5, 0.5, self.n_steps + 1))
+        self.register_buffer("edges", edges, persistent=False)
+        lower = self.first + 2 * torch.arange((self.n_bins + 1) // 2, dtype=torch.float64)
+        self.register_buffer("lower_bins", lower, persistent=False)
+
+    def forward(self, specgram: Tensor, frame_counts: Optional[Tensor] = None) -> Tensor:
+        """Return the fullest bin's index; shapes as in the class docstring."""
+        columns = specgram.detach().transpose(1, 2)
+        band = columns[..., self.first - 1 : self.first + self.n_bins + 1]
+        return self.count(band, columns.amax(dim=-1, keepdim=True), frame_counts)
+
+    def count(self, band: Tensor, peak: Tensor, frame_counts: Optional[Tensor] = None) -> Tensor:
+        """Return the fullest bin's index.
+
+        Args:
+            band: the FFT bins from `first - 1` to `first + n_bins`, `(batch, frames, n_bins + 2)`.
+            peak: each frame's maximum over all FFT bins, `(batch, frames, 1)`.
+            frame_counts: int64, frames of each clip, `(batch,)`; `None` = all full.
+        """
+        level = self.threshold * peak
+        if frame_counts is not None:
+            inside = length_mask(frame_counts, band.shape[1]).unsqueeze(-1)
+            level = level.masked_fill(~inside, torch.inf)
+        if self.n_bins % 2 == 1:
+            # The last pair's upper bin lies outside: nothing exceeds its neighbour.
+            band = pad(band, [0, 1], value=torch.inf)
+        # Of two neighbours at most one is a peak, the higher one. So pairs halve the work.
+        pairs = band.unflatten(-1, (-1, 2))
+        uppers, lowers = pairs[..., 0].contiguous(), pairs[..., 1].contiguous()
+        lower, upper = lowers[..., :-1], uppers[..., 1:]
+        is_upper = (upper > lower).int().to(band.dtype)
+        # Of two values, one is moved out of the maximum's way: torch.where takes twice the time.
+        no_upper, no_lower = is_upper * -self.far, (is_upper - 1.0) * self.far
+        left = torch.maximum(lower + no_lower, uppers[..., :-1] + no_upper)
+        right = torch.maximum(lowers[..., 1:] + no_lower, upper + no_upper)
+        centre = torch.maximum(lower, upper)
+        is_peak = (centre > torch.maximum(left, level)) & (centre >= right)
+        slope = (right - left) * 0.5
+        shift = slope / (2.0 * centre - (left + right))
+        # 0 / 1 where a peak is; 0 / 0, which is NaN, elsewhere.
+        depth = 0.0 / is_peak.int().to(band.dtype) - (centre + 0.5 * slope * shift)
+        # Rounded where librosa rounds: pitches fall near the edges of the histogram's bins.
+        position = self.lower_bins.double() + is_upper + shift
+        pitch = (position * self.hz_per_bin).to(band.dtype)
+        number = torch.log2(pitch / self.lowest_hz) * self.bins_per_octave + 0.5
+        step = ((number - number.floor()) * self.n_steps).long()
+        return self._fullest(depth.flatten(1), step.flatten(1))
+
+    def _fullest(self, depth: Tensor, step: Tensor) -> Tensor:
+        """Return the commonest step of the higher peaks; depth is minus the height, or NaN."""
+        # nanmedian takes the lower of two middle values, and librosa's mean of the two keeps the
+        # same peaks as the upper one: the lower one of the depths.
+        is_high = depth <= depth.nanmedian(dim=-1, keepdim=True)[0]
+        counts = depth.new_zeros((depth.shape[0], self.n_steps))
+        # Where no peak is, the step may be anything, also what NaN makes of an integer.
+        step = step.clamp(0, self.n_steps - 1)
+        counts = counts.scatter_add(1, step, is_high.int().to(depth.dtype))
+        return torch.where(counts.amax(dim=-1) > 0, counts.argmax(dim=-1), self.n_steps // 2)
+
+
+class Tuning(Feature):
+    """Deviation of a clip from the concert pitch A4 = 440 Hz, in steps of the scale.
+
+    The magnitude spectrum's peaks are counted as `PitchHistogram` describes. Not differentiable:
+    the answer is one of `1 / resolution` numbers. Spectra are taken in the waveform's own
+    precision, unlike those of `Spectrogram`: peaks are far above float32's rounding.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: FFT size in samples.
+        hop_length: samples between frames.
+        bins_per_octave: steps of the scale.
+        resolution: distance of two answers, in steps.
+        fmin: lowest pitch that counts, Hz.
+        fmax: pitches that count lie below this, Hz.
+        threshold: share of a frame's maximum that peaks must exceed.
+        source: the stage that gives the waveform; `None` = what is given.
+
+    Shape:
+        - Input: `(..., time)` and lengths `(...)` in samples
+        - Output: `(..., 1)`, at least -0.5 and below 0.5; 0 without any peak.
+
+    Raises:
+        ParameterError: a setting out of range, no FFT bin between `fmin` and `fmax`, or no sample.
+
+    Reference:
+        Same values as `librosa.estimate_tuning`.
+
+    Example:
+        >>> time = torch.arange(22050, dtype=torch.float64) / 22050
+        >>> Tuning()(torch.sin(2 * torch.pi * 445.0 * time)).round(decimals=2)
+        tensor([0.1900], dtype=torch.float64)
+    """
+
+    window: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int = 22050,
+        n_fft: int = 2048,
+        hop_length: int = 512,
+        *,
+        bins_per_octave: int = 12,
+        resolution: float = 0.01,
+        fmin: float = 150.0,
+        fmax: float = 4000.0,
+        threshold: float = 0.1,
+        source: nn.Module | None = None,
+    ) -> None:
+        super().__init__(source)
+        check_positive(hop_length=hop_length)
+        self.sample_rate = sample_rate
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.histogram = PitchHistogram(
+            sample_rate,
+            n_fft,
+            bins_per_octave,
+            resolution=resolution,
+            fmin=fmin,
+            fmax=fmax,
+            threshold=threshold,
+        )
+        self.register_buffer("window", filters.window("hann", n_fft, n_fft), persistent=False)
+
+    def frame_counts(self, lengths: Tensor) -> Tensor:
+        """Return how many frames clips of these lengths have.
+
+        Args:
+            lengths: int64, samples.
+
+        Shape:
+            - Input: any
+            - Output: as the input.
+        """
+        return 1 + lengths // self.hop_length
+
+    def index(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the answers' places on the histogram's grid, `(batch,)` int64."""
+        if waveform.shape[-1] < 1:
+            raise ParameterError("waveform: has 0 samples, needs at least 1; pad it")
+        half = self.n_fft // 2
+        frames = pad(waveform.detach(), [half, half]).unfold(-1, self.n_fft, self.hop_length)
+        spectrum = torch.fft.rfft(frames * self.window.to(waveform.dtype))
+        squares = torch.view_as_real(spectrum).square()
+        power = squares[..., 0] + squares[..., 1]
+        peak = power.amax(dim=-1, keepdim=True).sqrt()
+        first, n_bins = self.histogram.first, self.histogram.n_bins
+        band = power[..., first - 1 : first + n_bins + 1].sqrt()
+        counts = None if lengths is None else self.frame_counts(lengths)
+        index: Tensor = self.histogram.count(band, peak, counts)
+        return index
+
+    def derive(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the deviation of waveforms `(batch, time)`."""
+        index = self.index(waveform, lengths)
+        answer = self.histogram.edges.to(waveform.dtype)[index]
+        return answer.masked_fill(waveform.isnan().any(dim=-1), torch.nan).unsqueeze(-1)
