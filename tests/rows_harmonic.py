@@ -1,7 +1,5 @@
 """The contract rows of the harmonic part."""
 
-from typing import Optional
-
 import librosa
 import numpy as np
 import torch
@@ -37,7 +35,7 @@ class Both(nn.Module):
         super().__init__()
         self.hpss = hpss
 
-    def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+    def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         harmonic, percussive = self.hpss(waveform, lengths)
         return torch.stack((harmonic, percussive), dim=-2)
 
@@ -106,6 +104,7 @@ ROWS = [
         "HPSS, margins",
         build=lambda rate: Both(HPSS(rate, **MARGINS)),
         tiny=lambda: Both(HPSS(**TINY, **{**MARGINS, "kernel_size": (3, 4)})),
+        light=lambda rate: Both(HPSS(rate, **{**MARGINS, "kernel_size": (3, 4)})),
         reference=lambda y, rate: hpss_of(y, **MARGINS),
         error=peak_error,
         tolerance=WAVEFORMS,
@@ -114,6 +113,7 @@ ROWS = [
         "HPSS, not centred",
         build=lambda rate: Both(HPSS(rate, **HAMMING)),
         tiny=lambda: Both(HPSS(**TINY, window="hamming", center=False, kernel_size=5)),
+        light=lambda rate: Both(HPSS(rate, **HAMMING, kernel_size=(7, 3))),
         reference=lambda y, rate: hpss_of(y, **HAMMING),
         error=peak_error,
         tolerance=WAVEFORMS,
@@ -123,6 +123,7 @@ ROWS = [
         "Harmonic",
         build=Harmonic,
         tiny=lambda: Harmonic(**TINY, kernel_size=(7, 3)),
+        light=lambda rate: Harmonic(rate, kernel_size=(7, 3)),
         reference=lambda y, rate: hpss_of(y)[0],
         error=peak_error,
         tolerance=WAVEFORMS,
@@ -132,6 +133,7 @@ ROWS = [
         "HarmonicRatio",
         build=HarmonicRatio,
         tiny=lambda: HarmonicRatio(**TINY, kernel_size=(7, 3)),
+        light=lambda rate: HarmonicRatio(rate, kernel_size=(7, 3)),
         reference=lambda y, rate: ratio_of(y),
         error=relative_error,
         tolerance={torch.float64: 1e-9, torch.float32: 1e-4},

@@ -162,9 +162,7 @@ class Merge(nn.Module):
     steps: List[List[int]]
     kept: List[int]
 
-    def __init__(
-        self, n_first: int, n_second: int, low: int = 0, high: int | None = None
-    ) -> None:
+    def __init__(self, n_first: int, n_second: int, low: int = 0, high: int | None = None) -> None:
         super().__init__()
         ranks = slice(low, n_first + n_second if high is None else high)
         # Shifted by one wire, the merge often has fewer steps that matter for the middle ranks.
