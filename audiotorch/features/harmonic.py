@@ -132,11 +132,11 @@ class Separation(Feature):
             other = other * margin
         if math.isinf(self.power):
             return (own > other).to(own.dtype)
-        # Where both are silent, this is 1: the bin is split evenly.
-        ratio = other.clamp(min=self.silent) / torch.maximum(
-            own.clamp(min=self.silent), self.least * other
-        )
-        power = ratio.square() if self.power == 2.0 else ratio.pow(self.power)
+        # Where both are silent, both count as the same: the bin is split evenly.
+        x, y = own.clamp(min=self.silent), other.clamp(min=self.silent)
+        # In units of the larger one, which changes nothing, so that neither power overflows.
+        unit = torch.maximum(x, y).detach()
+        x, y = self._raise(x / unit), self._raise(y / unit)
         # To exactly 0 where it is next to nothing: subnormal numbers would make the FFT slow.
         mask = nn.functional.threshold(x / (x + y), 1e-30, 0.0)
         if self.evenly:
