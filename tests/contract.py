@@ -101,6 +101,8 @@ class Row:
     """Frames of a clip of n samples, where the module takes waveforms."""
     light: Callable[[int], nn.Module] | None = None
     """Make a lighter module for torch.export, where `build`'s many steps take long to trace."""
+    unsettled: Sequence[str] = ()
+    """Synthetic signals on which rounding decides, librosa's too: they are not compared."""
     rounding: float = 1e-6
     """How far the answers of eager and exported modules may lie apart, as a share of the scale."""
     differentiable: bool = True
