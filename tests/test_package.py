@@ -36,7 +36,8 @@ LEVELS = {
     "batch": 6,
     "plot": 6,
     "training": 7,  # a run ends in exported files and figures
-    "cli": 8,
+    "bench": 8,
+    "cli": 9,
 }
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages(audiotorch.__path__, prefix="audiotorch.")
@@ -242,7 +243,7 @@ def test_wheel_says_what_it_needs(wheel):
     (metadata,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
     text = wheel.read(metadata).decode()
     assert re.search(r"^Requires-Python: (<3\.14,>=3\.11|>=3\.11,<3\.14)$", text, re.MULTILINE)
-    for extra in ("dev", "plot", "scale", "serve", "table", "timm", "whisper"):
+    for extra in ("bench", "dev", "plot", "scale", "serve", "table", "timm", "whisper"):
         assert f"Provides-Extra: {extra}\n" in text
     assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
 

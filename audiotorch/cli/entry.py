@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
+from audiotorch.cli.bench import add_bench
 from audiotorch.cli.export import add_export
 from audiotorch.cli.features import add_features
 from audiotorch.cli.info import add_info
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_predict(commands)
     add_export(commands)
+    add_bench(commands)
     return parser
 
 

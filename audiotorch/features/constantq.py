@@ -205,6 +205,8 @@ class CQT(VQT):
     passes_on_to = VQT
 
     def __init__(self, sample_rate: int = 22050, hop_length: int = 512, **settings: Any) -> None:
+        for name in {"gamma", "intervals"} & settings.keys():
+            raise ParameterError(f"{name}={settings[name]}: is a setting of VQT, not of CQT")
         super().__init__(sample_rate, hop_length, gamma=0.0, intervals="equal", **settings)
 
 

@@ -1,0 +1,132 @@
+"""Results as tables."""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+from audiotorch.bench.memory import LIMIT, MemoryRow
+from audiotorch.bench.parity import Report, Task
+from audiotorch.bench.peers import PEERS, PeerRow
+from audiotorch.bench.rules import Measured, Rule, judge
+from audiotorch.bench.speed import Row, Timing
+from audiotorch.bench.table import hardware, markdown, versions
+
+__all__ = ["failures_told", "memory_table", "parity_tables", "speed_tables"]
+
+_NUMBERS = ("torch", "librosa", "numpy", "scipy", "soxr")
+
+
+def parity_tables(task: Task, report: Report) -> tuple[str, bool]:
+    """Return what was compared as two tables, and whether everything holds.
+
+    Args:
+        task: what was to be compared.
+        report: what was found.
+    """
+    rows, all_hold = [], True
+    for rule in task.rules:
+        row, holds = _row(rule, report.parity.get(rule, []), report)
+        rows.append(row)
+        all_hold = all_hold and holds
+    alone = []
+    for rule, measured in report.batches.items():
+        row, holds = _row(rule, measured, report)
+        alone.append(row)
+        all_hold = all_hold and holds
+    rate = "each at its own sample rate" if task.sample_rate is None else f"{task.sample_rate} Hz"
+    precision = "float64" if task.double else "float32"
+    parts = [
+        f"{report.n_clips} recordings, {rate}, {precision}; {versions(_NUMBERS)}; {hardware()}.\n",
+        markdown(("quantity", "rule, against librosa", "worst clip, or share", "holds"), rows),
+        "The same clips in padded batches of up to 16, against each alone:\n",
+        markdown(("quantity", "rule", "worst clip, or share", "holds"), alone),
+    ]
+    return "\n".join(parts), all_hold and not report.failures
+
+
+def _row(rule: Rule, measured: list[Measured], report: Report) -> tuple[list[str], bool]:
+    outcome = judge(rule, measured)
+    failed = sum(failure.quantity == rule.quantity for failure in report.failures)
+    holds = outcome.holds and not failed
+    told = "yes" if holds else "no"
+    if failed:
+        told += f" ({failed} failed)"
+    found = outcome.figure + (f" ({outcome.where})" if outcome.where else "")
+    if n := report.refused[rule.quantity]:
+        found += f"; {n} clips refused by both"
+    return [f"`{rule.quantity}`", rule.text, found, told], holds
+
+
+def failures_told(report: Report) -> list[str]:
+    """Return a line for each kind of failure.
+
+    Args:
+        report: what was found.
+    """
+    kinds = Counter((failure.quantity, failure.error) for failure in report.failures)
+    lines = []
+    for (quantity, error), count in kinds.items():
+        clip = next(x.clip for x in report.failures if (x.quantity, x.error) == (quantity, error))
+        others = f" and {count - 1} more" if count > 1 else ""
+        lines.append(f"{quantity}, {clip}{others}: {error}")
+    return lines
+
+
+def speed_tables(
+    rows: Sequence[Row], peers: Sequence[PeerRow], n_clips: int, n_threads: int
+) -> str:
+    """Return times as tables: against librosa, and against others.
+
+    Args:
+        rows: against librosa.
+        peers: against others.
+        n_clips: clips that were timed.
+        n_threads: threads on each side.
+    """
+    told = "one thread" if n_threads == 1 else f"{n_threads} threads"
+    packages = dict.fromkeys(peer.package for peer in PEERS)
+    parts = [
+        f"{n_clips} clips of 5 s at 22,050 Hz, {told} on each side, one process, by turns; "
+        f"{versions(_NUMBERS)}; {hardware()}. Times are medians over rounds, in ms a clip.\n"
+    ]
+    if rows:
+        header = ["work", "librosa", "audiotorch", "times faster", "goal", "nearest to its rule"]
+        cells = [[row.title, *_times(row.timing), f"{row.goal:g}", row.deviation] for row in rows]
+        parts.append(markdown(header, cells))
+    if peers:
+        header = ["package", "work", "its time", "audiotorch", "times faster"]
+        header += ["its difference from librosa", "audiotorch's"]
+        cells = [
+            [row.package, row.title, *_times(row.timing), row.theirs, row.ours] for row in peers
+        ]
+        parts += [f"Others: {versions(list(packages))}.\n", markdown(header, cells)]
+    return "\n".join(parts)
+
+
+def _times(timing: Timing) -> list[str]:
+    ratios = timing.ratios
+    spread = f"{min(ratios):.1f} to {max(ratios):.1f}"
+    return [
+        f"{statistics.median(timing.theirs):.2f}",
+        f"{statistics.median(timing.ours):.2f}",
+        f"{statistics.median(ratios):.1f} ({spread})",
+    ]
+
+
+def memory_table(rows: Sequence[MemoryRow]) -> tuple[str, bool]:
+    """Return memory as a table, and whether it is bounded.
+
+    Args:
+        rows: works.
+    """
+    header = ("memory at the peak, beside the clips", "clips", "MB", "of it answers", "holds")
+    cells = []
+    for row in rows:
+        told = "yes" if row.holds else f"no: at most {LIMIT / 1e6:g}, and the same for more clips"
+        figures = [
+            " and ".join(f"{x:g}" for x in row.n_clips),
+            " and ".join(f"{x / 1e6:.0f}" for x in row.growth),
+            " and ".join(f"{x / 1e6:.1f}" for x in row.answers),
+        ]
+        cells.append([row.work, *figures, told])
+    return markdown(header, cells), all(row.holds for row in rows)

@@ -1,0 +1,160 @@
+"""`audiotorch bench`: are the numbers librosa's, and how fast do they come."""
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+
+from audiotorch.cli.arguments import Commands, find_model, positive
+from audiotorch.cli.terminal import DONE, SOME_FAILED, Progress, complain
+from audiotorch.errors import MissingDependencyError, ParameterError
+
+__all__ = ["add_bench"]
+
+
+def add_bench(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "bench",
+        help="measure equality with librosa, and speed",
+        description="Measure whether the numbers are librosa's and how fast they come, on the "
+        "recordings below $AUDIOTORCH_DATA; or time an exported model. Tables are printed, and "
+        "with --write put into a document. Exit status 1: a rule does not hold, or a clip failed.",
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="time this exported .ts file, or run directory"
+    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of the model's clip (1)")
+    parser.add_argument("--runs", type=positive, default=200, help="timed calls of a model (200)")
+    _add_parity(parser)
+    _add_speed(parser)
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="put tables between FILE's lines <!-- benchmark: parity --> or speed, and "
+        "<!-- /benchmark: parity --> or speed",
+    )
+    parser.set_defaults(run=_bench)
+
+
+def _add_parity(parser: argparse.ArgumentParser) -> None:
+    parity = parser.add_argument_group("equality with librosa")
+    parity.add_argument("--parity", action="store_true", help="compare clip by clip")
+    parity.add_argument(
+        "--limit", type=positive, metavar="N", help="at most N clips of each corpus"
+    )
+    parity.add_argument("--features", metavar="A,B", help="only these quantities")
+    parity.add_argument("--double", action="store_true", help="in float64")
+    parity.add_argument(
+        "--native", action="store_true", help="at each clip's sample rate, not at 22050 Hz"
+    )
+    parity.add_argument("--jobs", type=positive, default=2, metavar="N", help="processes (2)")
+
+
+def _add_speed(parser: argparse.ArgumentParser) -> None:
+    speed = parser.add_argument_group("speed and memory")
+    speed.add_argument("--speed", action="store_true", help="time against librosa and others")
+    speed.add_argument("--clips", type=positive, default=200, metavar="N", help="clips (200)")
+    speed.add_argument("--work", metavar="A,B", help="only these rows")
+    speed.add_argument(
+        "--threads",
+        type=_numbers,
+        default=[1],
+        metavar="N,M",
+        help="threads on each side; several numbers, several tables (1)",
+    )
+    speed.add_argument("--compile", action="store_true", help="rows of compiled modules too")
+    speed.add_argument(
+        "--memory", action="store_true", help="peak memory of extraction, for N and 2 N clips"
+    )
+
+
+def _numbers(text: str) -> list[int]:
+    return [positive(number.strip()) for number in text.split(",")]
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if not (options.model or options.parity or options.speed or options.memory):
+        raise ParameterError("nothing to do: give a MODEL, --parity, --speed or --memory")
+    if options.write is not None and not options.write.is_file():
+        raise ParameterError(f"--write {str(options.write)!r}: there is no such file")
+    if options.model:
+        from audiotorch.bench.exported import time_exported
+
+        print(time_exported(find_model(options.model), options.seconds, options.runs), end="")
+    if options.parity or options.speed or options.memory:
+        _need_librosa()
+    holds = _parity(options) if options.parity else True
+    texts = []
+    if options.speed:
+        texts.append(_speed(options))
+    if options.memory:
+        text, bounded = _memory(options)
+        texts.append(text)
+        holds = holds and bounded
+    if texts:
+        _publish("\n".join(texts), "speed", options.write)
+    return DONE if holds else SOME_FAILED
+
+
+def _need_librosa() -> None:
+    if find_spec("librosa") is None:
+        raise MissingDependencyError(
+            "the benchmark compares with librosa: pip install 'audiotorch[bench]'"
+        )
+
+
+def _parity(options: argparse.Namespace) -> bool:
+    from audiotorch.bench.clips import data_root, find_clips
+    from audiotorch.bench.parity import Task, run_parity
+    from audiotorch.bench.results import failures_told, parity_tables
+
+    names = _names(options.features)
+    task = Task.of(names, native=options.native, double=options.double)
+    clips = find_clips(data_root(), options.limit)
+    with Progress(len(clips)) as progress:
+        report = run_parity(clips, task, options.jobs, progress.advance)
+    text, holds = parity_tables(task, report)
+    _publish(text, "parity", options.write)
+    for line in failures_told(report):
+        complain(line)
+    return holds
+
+
+def _speed(options: argparse.Namespace) -> str:
+    from audiotorch.bench.clips import data_root, five_seconds
+    from audiotorch.bench.peers import PEERS, run_peers
+    from audiotorch.bench.results import speed_tables
+    from audiotorch.bench.speed import run_speed
+    from audiotorch.bench.works import WORKS
+
+    names = _names(options.work) or list(WORKS)
+    peers = PEERS if options.work is None else ()
+    clips = five_seconds(data_root(), options.clips)
+    texts = []
+    for n_threads in options.threads:
+        with Progress(len(names) + len(peers)) as progress:
+            rows = run_speed(clips, names, n_threads, options.compile, progress.advance)
+            others = run_peers(clips, peers, n_threads, progress.advance)
+        texts.append(speed_tables(rows, others, len(clips), n_threads))
+    return "\n".join(texts)
+
+
+def _memory(options: argparse.Namespace) -> tuple[str, bool]:
+    from audiotorch.bench.memory import run_memory
+    from audiotorch.bench.results import memory_table
+
+    rows = run_memory(options.clips, max(options.threads))
+    return memory_table(rows)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _publish(text: str, section: str, document: Path | None) -> None:
+    print(text)
+    if document is not None:
+        from audiotorch.bench.table import write_section
+
+        write_section(document, section, text)
