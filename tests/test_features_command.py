@@ -397,10 +397,11 @@ def test_name_that_is_no_unicode_is_told(tmp_path, capsys):
         (["--out", "x.csv", "--frames"], r"summary.*one row a clip"),
         (
             ["--out", "x.csv", "--frames", "--features", "mfcc,peak"],
-            r"peak has one value.*leave it",
+            r"no frames: peak; leave that",
         ),
         (["--out", "x.csv", "--jobs", "0"], r"--jobs.*must be a whole number"),
         (["--out", "x.csv", "--sample-rate", "-1"], r"--sample-rate"),
+        (["--out", "x.csv", "--sample-rate", "100"], r"sample_rate=100: not for .* such as 22050"),
     ],
 )
 @pytest.mark.usefixtures("peak")
