@@ -7,7 +7,7 @@ from rows_harmonic import Both, hpss_of, ratio_of, relative_error
 
 from audiotorch.features import HPSS, Harmonic, HarmonicRatio
 from audiotorch.features.filters import window
-from audiotorch.features.functional import istft, stft
+from audiotorch.features.fourier import istft, stft
 from audiotorch.features.harmonic import Separation
 
 RATE = 22050

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import istft, mask_samples, safe_sqrt
+from audiotorch.features.fourier import istft
+from audiotorch.features.functional import mask_samples, safe_sqrt
 from audiotorch.features.median import MedianFilter
 from audiotorch.features.spectrogram import STFT
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature, check_positive
+from audiotorch.features.fourier import stft
 from audiotorch.features.functional import (
     check_feature,
     mask_frames,
     power_to_db,
     safe_sqrt,
-    stft,
 )
 
 __all__ = ["STFT", "MelSpectrogram", "PowerToDB", "Spectrogram"]
