@@ -78,8 +78,8 @@ class Row:
     name: str
     build: Callable[[int], nn.Module]
     """Make the module for a sample rate."""
-    tiny: Callable[[], nn.Module]
-    """Make a very small one, for gradients."""
+    tiny: Callable[[], nn.Module] | None
+    """Make a very small one, for gradients; `None` = its sizes are fixed."""
     reference: Callable[[np.ndarray, int], np.ndarray]
     """Give the expected feature of one clip from `prepare`'s output and the sample rate."""
     error: Callable[[np.ndarray, np.ndarray], float]
@@ -99,6 +99,12 @@ class Row:
     """The output's last axis is the frames'."""
     formula: Callable[[int], int] | None = None
     """Frames of a clip of n samples, where the module takes waveforms."""
+    light: Callable[[int], nn.Module] | None = None
+    """Make a lighter module for torch.export, where `build`'s many steps take long to trace."""
+    unsettled: Sequence[str] = ()
+    """Synthetic signals on which rounding decides, librosa's too: they are not compared."""
+    rounding: float = 1e-6
+    """How far the answers of eager and exported modules may lie apart, as a share of the scale."""
     differentiable: bool = True
     """Otherwise the answer hangs on no gradient."""
     exportable: bool = True
@@ -279,6 +285,13 @@ def check_independence(row: Row) -> None:
 
 def check_gradient(row: Row) -> None:
     """The gradient in float64 is that of finite differences, of a padded batch too."""
+    if row.tiny is None:
+        # Too many samples for finite differences: its parts have rows of their own.
+        x, lengths = make_input(row, clip_sizes(row))
+        row.build(22050)(x.requires_grad_(), lengths).sum().backward()
+        assert x.grad.isfinite().all()
+        assert x.grad.any()
+        return
     module = row.tiny().double()
     x, lengths = make_input(row, [14, 12] if row.rows else [44, 39], tiny=True)
     x = x.double().requires_grad_()
@@ -295,20 +308,20 @@ def check_scripted(row: Row) -> None:
     sizes = clip_sizes(row)
     for some in (sizes, sizes[:1], sizes[1:]):
         x, lengths = make_input(row, some)
-        assert deviation(loaded(x, lengths), module(x, lengths)) <= 1e-6
-        assert deviation(loaded(x), module(x)) <= 1e-6
+        assert deviation(loaded(x, lengths), module(x, lengths)) <= row.rounding
+        assert deviation(loaded(x), module(x)) <= row.rounding
 
 
 def check_exported(row: Row) -> None:
     """The exported program equals the eager module at other batch sizes and lengths."""
     if not row.exportable:
         return
-    module = row.build(22050)
+    module = (row.light or row.build)(22050)
     sizes = clip_sizes(row)
     program = exported(module, *make_input(row, sizes[:2]))
     for some in (sizes, sizes[:1], sizes[1:]):
         x, lengths = make_input(row, some)
-        assert deviation(program(x, lengths), module(x, lengths)) <= 1e-6
+        assert deviation(program(x, lengths), module(x, lengths)) <= row.rounding
 
 
 def check_edges(row: Row, rate: int) -> None:

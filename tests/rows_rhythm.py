@@ -3,7 +3,7 @@
 import librosa
 import numpy as np
 import torch
-from contract import Row, absolute_error, peak_error
+from contract import Row, absolute_error, peak_error, unequal_frames
 from torch import Tensor, nn
 
 from audiotorch.features import BeatTracker, OnsetStrength, Tempo, Tempogram
@@ -19,6 +19,9 @@ ONSET = {torch.float64: 1e-8, torch.float32: 1e-3}
 SHARE = {torch.float64: 1e-8, torch.float32: 1e-4}
 # The same lag: one number of a table, rounded to float32 or not.
 SAME = {torch.float64: 1e-9, torch.float32: 1e-4}
+# In a pause, beats 67 and then 68 frames apart score exactly as much as 68 and then 67: which it is
+# hangs on the last bit of the onsets, and two frames of the 431 in 5 s differ.
+EQUAL_PATHS = {torch.float64: 5e-3, torch.float32: 5e-3}
 
 
 def centred_frames(n: int) -> int:
@@ -180,8 +183,8 @@ ROWS = [
         build=lambda rate: BeatsAndTempo(BeatTracker(rate)),
         tiny=lambda: BeatsAndTempo(BeatTracker(**TINY)),
         reference=beats_of,
-        error=absolute_error,
-        tolerance=SAME,
+        error=unequal_frames,
+        tolerance=EQUAL_PATHS,
         formula=centred_frames,
         differentiable=False,
         exportable=False,
@@ -199,8 +202,8 @@ ROWS = [
         build=lambda rate: BeatsAndTempo(BeatTracker(rate, bpm=150.0, tightness=30.3, trim=False)),
         tiny=lambda: BeatsAndTempo(BeatTracker(**TINY, bpm=6000.0)),
         reference=lambda y, rate: beats_of(y, rate, bpm=150.0, tightness=30.3, trim=False),
-        error=absolute_error,
-        tolerance=SAME,
+        error=unequal_frames,
+        tolerance=EQUAL_PATHS,
         formula=centred_frames,
         differentiable=False,
         exportable=False,

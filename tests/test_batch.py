@@ -220,7 +220,7 @@ def test_settings_of_the_process_stay(clips, tmp_path):
 
 
 def test_portions_are_bounded_in_files_and_bytes():
-    tasks = [job._Task(f"{i}", size, 0) for i, size in enumerate([1] * 20 + [3 << 20] * 3 + [1])]
+    tasks = [job._Task(f"{i}", size, 0) for i, size in enumerate([1] * 20 + [3 << 18] * 3 + [1])]
     portions = list(job._portions(tasks))
     assert [len(portion) for portion in portions] == [16, 5, 1, 2]
     assert [task for portion in portions for task in portion] == tasks

@@ -10,6 +10,8 @@ from audiotorch.features import FEATURES, MFCC, FeatureExtractor, SpectralContra
 RATE = 22050
 # Of a whole clip, so that they have no frames.
 SINGLE = {"tempo", "harmonic_ratio"} & set(FEATURES)
+# Quiet frames are divided by their own norm, and rounding grows with them.
+ROUNDING = {"chroma_cqt": 1e-5, "tonnetz": 1e-5}
 DISCONTINUOUS = {"tempo", "tempogram"}
 
 
@@ -66,7 +68,7 @@ def test_a_padded_clip_gives_the_numbers_it_gives_alone(extractor):
 
 def test_each_stage_is_computed_once(extractor):
     names = [type(stage).__name__ for stage in extractor.stages.stages.values()]
-    for once in ("STFT", "MelSpectrogram", "HPSS", "OnsetStrength", "MFCC"):
+    for once in ("STFT", "MelSpectrogram", "Separation", "OnsetStrength", "MFCC"):
         assert names.count(once) == 1, names
     assert names.count("Spectrogram") == 2  # power and magnitude
     apart = FeatureExtractor(["mfcc", "onset_strength"], mfcc={"n_mels": 40})
@@ -98,7 +100,7 @@ def test_scripted_equals_eager(extractor):
     for some in (slice(0, 3), slice(0, 1)):
         expected = extractor(waveform[some], lengths[some])
         for name, answer in loaded(waveform[some], lengths[some]).items():
-            assert deviation(answer, expected[name]) <= 1e-6, name
+            assert deviation(answer, expected[name]) <= ROUNDING.get(name, 1e-6), name
 
 
 def test_exported_equals_eager(extractor):
@@ -107,7 +109,7 @@ def test_exported_equals_eager(extractor):
     expected = extractor(waveform[:, :40_000], lengths.clamp(max=40_000))
     answer = program(waveform[:, :40_000], lengths.clamp(max=40_000))
     for name, x in answer.items():
-        assert deviation(x, expected[name]) <= 1e-6, name
+        assert deviation(x, expected[name]) <= ROUNDING.get(name, 1e-6), name
 
 
 def test_fake_cuda(extractor):

@@ -18,6 +18,8 @@ from audiotorch import features
 from audiotorch.audio import load
 from audiotorch.batch import job
 from audiotorch.cli import main
+from audiotorch.features import FEATURES
+from audiotorch.features.feature import Feature
 
 RATE = 22050
 SUFFIXES = (".csv", ".parquet", ".npz")
@@ -135,14 +137,30 @@ def test_formats_hold_the_same_numbers(folder, tmp_path):
     np.testing.assert_array_equal(numbers(tables[0]), numbers(tables[2]))
 
 
+class Peak(Feature):
+    """One number a clip, as tempo is."""
+
+    def __init__(self, sample_rate: int = 22050) -> None:
+        super().__init__()
+
+    def derive(self, x, lengths=None):
+        return x.abs().amax(dim=1, keepdim=True)
+
+
+@pytest.fixture
+def peak(monkeypatch) -> None:
+    monkeypatch.setitem(FEATURES, "peak", Peak)
+
+
+@pytest.mark.usefixtures("peak")
 def test_named_features_are_pooled(folder, tmp_path):
     out = tmp_path / "x.csv"
     command = ["features", str(folder), "--out", str(out), "--sample-rate", "16000"]
-    assert main([*command, "--features", "mfcc, tempo,rms"]) == 0
+    assert main([*command, "--features", "mfcc, peak,rms"]) == 0
     table = read_table(out)
     mfcc = [f"mfcc_{kind}_{row}" for kind in ("mean", "std") for row in range(13)]
-    assert list(table)[1:] == ["sample_rate", "seconds", *mfcc, "tempo", "rms_mean", "rms_std"]
-    extractor = features.FeatureExtractor(features=["mfcc", "tempo", "rms"], sample_rate=16000)
+    assert list(table)[1:] == ["sample_rate", "seconds", *mfcc, "peak", "rms_mean", "rms_std"]
+    extractor = features.FeatureExtractor(features=["mfcc", "peak", "rms"], sample_rate=16000)
     for file, row in zip(table["file"], numbers(table), strict=True):
         found = extractor(load(file, 16000)[0])
         parts = []
@@ -377,11 +395,16 @@ def test_name_that_is_no_unicode_is_told(tmp_path, capsys):
         (["--out", "x.csv", "--features", "mfcc,mfcc"], r"each once"),
         (["--out", "x.csv", "--features", ""], r"'' unknown"),
         (["--out", "x.csv", "--frames"], r"summary.*one row a clip"),
-        (["--out", "x.csv", "--frames", "--features", "mfcc,tempo"], r"tempo.*no frames; leave it"),
+        (
+            ["--out", "x.csv", "--frames", "--features", "mfcc,peak"],
+            r"no frames: peak; leave that",
+        ),
         (["--out", "x.csv", "--jobs", "0"], r"--jobs.*must be a whole number"),
         (["--out", "x.csv", "--sample-rate", "-1"], r"--sample-rate"),
+        (["--out", "x.csv", "--sample-rate", "100"], r"sample_rate=100: not for .* such as 22050"),
     ],
 )
+@pytest.mark.usefixtures("peak")
 def test_wrong_use_is_one_line_and_status_2(
     folder, tmp_path, capsys, monkeypatch, arguments, message
 ):
@@ -442,6 +465,8 @@ SLOW = """
 import sys, time
 from audiotorch.batch import job
 from audiotorch.cli import main
+from audiotorch.features import FEATURES
+from audiotorch.features.feature import Feature
 compute = job._compute
 def slow(columns, tasks):
     if len(SEEN) == 2:

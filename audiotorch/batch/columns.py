@@ -1,6 +1,7 @@
 """Features as named columns: which there are, and a clip's rows of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from audiotorch.errors import ParameterError
 from audiotorch.features.extractor import FEATURES, FeatureExtractor
-from audiotorch.features.pooling import StatisticsPooling
+from audiotorch.features.pooling import StatisticsPooling, SummaryVector
 
 __all__ = ["SUMMARY", "FeatureColumns"]
 
@@ -128,14 +129,13 @@ class FeatureColumns:
         return feature if feature.dim() == 2 else self._pooling(feature, counts)
 
     def _summary(self) -> torch.nn.Module:
-        from audiotorch.features.pooling import SummaryVector
-
         if self.frames:
             raise ParameterError(
                 "features='summary': is one row a clip; leave --frames out, or name features that "
                 "have frames, such as mfcc"
             )
-        return SummaryVector(self.sample_rate)
+        with _told_of_rate(self.sample_rate):
+            return SummaryVector(self.sample_rate)
 
     def _extractor(self, names: list[str]) -> torch.nn.Module:
         if unknown := [name for name in names if name not in FEATURES]:
@@ -143,7 +143,8 @@ class FeatureColumns:
                 f"features: {', '.join(map(repr, unknown))} unknown; must be 'summary' alone, or "
                 f"of {' '.join(FEATURES)}"
             )
-        extractor = FeatureExtractor(features=names, sample_rate=self.sample_rate)
+        with _told_of_rate(self.sample_rate):
+            extractor = FeatureExtractor(features=names, sample_rate=self.sample_rate)
         self.hop_length = extractor.hop_length
         return extractor
 
@@ -155,8 +156,8 @@ class FeatureColumns:
         clipwise = [name for name, feature in found.items() if feature.dim() == 2]
         if self.frames and clipwise:
             raise ParameterError(
-                f"features: {', '.join(clipwise)} has one value a clip and no frames; leave it or "
-                "--frames out"
+                f"features: one value a clip and no frames: {', '.join(clipwise)}; leave that out, "
+                "or --frames"
             )
         columns: list[str] = []
         for name, feature in found.items():
@@ -166,6 +167,18 @@ class FeatureColumns:
             else:
                 columns += [f"{name}_{kind}{n}" for kind in ("mean", "std") for n in numbers]
         return columns
+
+
+@contextmanager
+def _told_of_rate(sample_rate: int) -> Iterator[None]:
+    """Name the one setting of the features that can be at fault here."""
+    try:
+        yield
+    except ParameterError as error:
+        raise ParameterError(
+            f"sample_rate={sample_rate}: not for these features ({error}); take another, such as "
+            "22050"
+        ) from error
 
 
 def _numbered(n_rows: int) -> list[str]:

@@ -24,7 +24,7 @@ __all__ = ["Failure", "Report", "extract_features"]
 # What one thread takes at a time. It goes by the files alone, never by the number of threads or
 # their haste, so that the same files are computed together and give the same last digit.
 _MAX_FILES = 16
-_MAX_BYTES = 1 << 22
+_MAX_BYTES = 1 << 20
 _MAX_SAMPLES = 1 << 22  # decoded at a time, but for a longer file
 _BLOCK = 1 << 20  # numbers read back at a time
 

@@ -62,8 +62,6 @@ class Separation(Feature):
         self.percussive_margin = float(margins[1])
         # float32's smallest normal number: where both medians lie below it, the bin is silent.
         self.silent = 2.0**-126
-        # Beyond this ratio a mask is taken for 0; its power is still a float32.
-        self.least = 10.0 ** (-36.0 / max(1.0, power))
         # Then the masks sum to 1, and so do the parts to the clip: each sample is under the window
         # of the frame before it, well above 0.
         ahead = self.source.window[n_fft // 2 :][:hop_length]
@@ -134,16 +132,19 @@ class Separation(Feature):
             other = other * margin
         if math.isinf(self.power):
             return (own > other).to(own.dtype)
-        # Where both are silent, this is 1: the bin is split evenly.
-        ratio = other.clamp(min=self.silent) / torch.maximum(
-            own.clamp(min=self.silent), self.least * other
-        )
-        power = ratio.square() if self.power == 2.0 else ratio.pow(self.power)
+        # Where both are silent, both count as the same: the bin is split evenly.
+        x, y = own.clamp(min=self.silent), other.clamp(min=self.silent)
+        # In units of the larger one, which changes nothing, so that neither power overflows.
+        unit = torch.maximum(x, y).detach()
+        x, y = self._raise(x / unit), self._raise(y / unit)
         # To exactly 0 where it is next to nothing: subnormal numbers would make the FFT slow.
-        mask = nn.functional.threshold((1.0 + power).reciprocal(), 1e-30, 0.0)
+        mask = nn.functional.threshold(x / (x + y), 1e-30, 0.0)
         if self.evenly:
             return mask
-        return mask.masked_fill(torch.maximum(own, other) < self.silent, 0.0)
+        return mask.masked_fill(unit == self.silent, 0.0)
+
+    def _raise(self, x: Tensor) -> Tensor:
+        return x.square() if self.power == 2.0 else x.pow(self.power)
 
     def _invert(self, spectrum: Tensor, waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
         inner = self.source

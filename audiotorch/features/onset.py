@@ -50,7 +50,6 @@ class OnsetStrength(Feature):
     """
 
     passes_on_to = MelSpectrogram
-    passes_on_to = MelSpectrogram
 
     def __init__(
         self,

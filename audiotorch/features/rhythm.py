@@ -10,7 +10,7 @@ from torch import Tensor
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import length_mask, mask_frames, pad_ends
+from audiotorch.features.functional import is_plain_cpu, length_mask, mask_frames, pad_ends
 from audiotorch.features.onset import OnsetStrength
 
 __all__ = ["Tempo", "Tempogram"]
@@ -55,7 +55,6 @@ class Tempogram(Feature):
         torch.Size([2, 384, 44])
     """
 
-    passes_on_to = OnsetStrength
     passes_on_to = OnsetStrength
     window: Tensor
 
@@ -140,7 +139,6 @@ class Tempo(Feature):
         torch.Size([3, 1])
     """
 
-    passes_on_to = OnsetStrength
     passes_on_to = OnsetStrength
     window: Tensor
     bpm: Tensor
@@ -296,7 +294,7 @@ def _mean_autocorrelation(
     share = counts.to(stretches.dtype).reciprocal().unsqueeze(-1).expand(-1, n_windows)
     share = share.masked_fill(~length_mask(counts, n_windows), 0.0)
     if not torch.jit.is_scripting():
-        if _is_plain_cpu(stretches):
+        if is_plain_cpu(stretches):
             power: Tensor = _power_by_pieces(stretches, share, window)
             return torch.fft.irfft(power, n=n_fft)[:, :n_lags]
     return torch.fft.irfft(_power(stretches, share, window), n=n_fft)[:, :n_lags]
@@ -335,14 +333,3 @@ def _power_by_pieces(stretches: Tensor, share: Tensor, window: Tensor) -> Tensor
         part = (slice(None), slice(start, start + step))
         power += _power(stretches[part], share[part], window)
     return power
-
-
-@torch.jit.unused
-def _is_plain_cpu(x: Tensor) -> bool:
-    """Say whether a tensor is computed with here and now, on the CPU."""
-    return (
-        type(x) is Tensor  # no fake tensor, as torch.export uses
-        and x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-    )

@@ -119,7 +119,9 @@ class PitchHistogram(nn.Module):
         centre = torch.maximum(lower, upper)
         is_peak = (centre > torch.maximum(left, level)) & (centre >= right)
         slope = (right - left) * 0.5
-        shift = slope / (2.0 * centre - (left + right))
+        curve = 2.0 * centre - (left + right)
+        # Where the three are equal but for rounding, no parabola tells more than the bin itself.
+        shift = torch.where(slope.abs() < curve.abs(), slope / curve, torch.zeros_like(slope))
         # 0 / 1 where a peak is; 0 / 0, which is NaN, elsewhere.
         depth = 0.0 / is_peak.int().to(band.dtype) - (centre + 0.5 * slope * shift)
         # Rounded where librosa rounds: pitches fall near the edges of the histogram's bins.
