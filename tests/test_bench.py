@@ -193,6 +193,20 @@ def test_chroma_counts_where_the_tuning_is_equal():
     assert measures.chroma_tuning(wrong).tolist() == [0.0]
 
 
+def test_tonnetz_counts_where_librosa_determines_it():
+    y = np.concatenate([noise(RATE), np.zeros(3 * RATE, dtype=np.float32)])
+    sound = Sound(y, RATE)
+    in_single, in_double = (REFERENCES["tonnetz"](s) for s in (sound, sound.other_precision))
+    silent = np.abs(in_single - in_double).max(axis=0) > 1e-2
+    assert silent.any()
+    comparison = Comparison(in_double, in_single, sound)
+    assert measures.tonnetz_determined(comparison).max() <= 1e-2
+    wrong = Comparison(in_single + 0.1 * ~silent, in_single, sound)
+    errors = measures.tonnetz_determined(wrong)
+    assert errors.shape == (6, (~silent).sum())
+    assert errors.min() > 0.09
+
+
 def test_summary_has_its_columns_in_order():
     clip = noise(RATE)
     names = quantities.build("summary_vector", RATE).names
@@ -293,7 +307,7 @@ def test_what_both_refuse_is_counted(tmp_path):
     report = run_parity(find_clips(tmp_path), task)
     assert report.refused == {"spectral_contrast": 1}
     assert not report.failures
-    assert "1 clips refused by both" in parity_tables(task, report)[0]
+    assert "refused by both: 1 |" in parity_tables(task, report)[0]
 
 
 def test_double_precision_and_native_rates(root):

@@ -88,6 +88,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     },
     "power_to_db": Quantity(_Decibels),
     "vqt": Quantity(lambda rate: at.features.VQT(rate)),
+    "waveform_tonnetz": Quantity(lambda rate: at.features.Tonnetz(rate), continuous=False),
     "tuning": Quantity(lambda rate: at.features.Tuning(rate), continuous=False),
     "hpss": Quantity(lambda rate: at.features.HPSS(rate)),
     "hpss_medians": Quantity(measure=_medians),

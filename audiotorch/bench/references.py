@@ -53,6 +53,12 @@ class Sound:
         """`chroma_stft`, `(12, frames)`."""
         return librosa.feature.chroma_stft(**self.arguments)
 
+    @cached_property
+    def other_precision(self) -> "Sound":
+        """The same clip in float64, or in float32 if it is in float64."""
+        other = np.float64 if self.waveform.dtype == np.float32 else np.float32
+        return Sound(self.waveform.astype(other), self.sample_rate, self.path)
+
     @property
     def file(self) -> Path:
         """The file.
@@ -191,6 +197,7 @@ REFERENCES: Mapping[str, Callable[[Sound], Array]] = {
     "vqt": lambda s: np.abs(librosa.vqt(**s.arguments)),
     "chroma_cqt": lambda s: librosa.feature.chroma_cqt(**s.arguments),
     "chroma_cens": lambda s: librosa.feature.chroma_cens(**s.arguments),
+    "waveform_tonnetz": lambda s: librosa.feature.tonnetz(**s.arguments),
     "tonnetz": lambda s: librosa.feature.tonnetz(y=s.parts[0], sr=s.sample_rate),
     "hpss": lambda s: np.stack(s.parts),
     "hpss_medians": _medians,

@@ -26,6 +26,8 @@ def parity_tables(task: Task, report: Report) -> tuple[str, bool]:
     rows, all_hold = [], True
     for rule in task.rules:
         row, holds = _row(rule, report.parity.get(rule, []), report)
+        if n := report.refused[rule.quantity]:
+            row[2] += f"; refused by both: {n}"
         rows.append(row)
         all_hold = all_hold and holds
     alone = []
@@ -52,8 +54,6 @@ def _row(rule: Rule, measured: list[Measured], report: Report) -> tuple[list[str
     if failed:
         told += f" ({failed} failed)"
     found = outcome.figure + (f" ({outcome.where})" if outcome.where else "")
-    if n := report.refused[rule.quantity]:
-        found += f"; {n} clips refused by both"
     return [f"`{rule.quantity}`", rule.text, found, told], holds
 
 

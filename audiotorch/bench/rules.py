@@ -179,6 +179,7 @@ def batch_rule(quantity: str) -> Rule:
 
 _PEAK = " of the clip's maximum"
 _RATE = " of the value"
+_DETERMINED = "values that librosa gives alike in float32 and float64"
 
 RULES: Sequence[Rule] = (
     Rule("spectrogram", measures.of_peak, 1e-5, _PEAK, limit_double=1e-7),
@@ -203,7 +204,9 @@ RULES: Sequence[Rule] = (
     Rule("vqt", measures.of_peak, 1e-3, _PEAK),
     Rule("chroma_cqt", measures.absolute, 1e-2, share=0.999),
     Rule("chroma_cens", measures.absolute, 1e-2, share=0.99),
+    Rule("waveform_tonnetz", measures.absolute, 1e-2, share=0.999),
     Rule("tonnetz", measures.absolute, 1e-2, share=0.999),
+    Rule("tonnetz", measures.tonnetz_determined, 1e-2, share=0.999, of=_DETERMINED),
     Rule("hpss", measures.of_peak, 1e-5, _PEAK),
     Rule("hpss_medians", measures.absolute, 0),
     Rule("harmonic_ratio", measures.relative, 1e-4, _RATE),
