@@ -23,8 +23,8 @@ class HPSS(nn.Module):
     left by the one, what is broad by the other. Each bin goes to the parts in the ratio of the two
     medians' powers, and the inverse transform makes waveforms of them. Windows of the medians are
     continued at the ends by the mirror image, of each clip's own frames. A bin where both medians
-    are 0 is split evenly, or for margins above 1 goes to neither part. Differentiable, but for
-    bins that are silent and infinite `power`.
+    are 0 is split evenly, or for margins above 1 goes to neither part. Differentiable for finite
+    `power` from 1 up, but for silent bins.
 
     Args:
         sample_rate: Hz; changes nothing, as frames and bins are counted.
@@ -143,7 +143,7 @@ class HarmonicRatio(Feature):
 
     Example:
         >>> time = torch.arange(22050) / 22050
-        >>> HarmonicRatio()(torch.sin(2 * torch.pi * 440.0 * time)) > 0.99
+        >>> HarmonicRatio()(torch.sin(2 * torch.pi * 440.0 * time)) > 0.9
         tensor([True])
     """
 
@@ -196,9 +196,10 @@ class Separation(Feature):
         check_positive(power=power)
         sizes = _pair("kernel_size", kernel_size)
         margins = _pair("margin", margin)
-        if min(margins) < 1:
+        if not min(margins) >= 1:
             raise ParameterError(f"margin={margin}: must be at least 1")
-        # For its window and its frames; the magnitudes come with the phases here.
+        self.sample_rate = sample_rate
+        # For its window and its frames: here, magnitudes are needed with their phases.
         self.spectrogram = Spectrogram(sample_rate, n_fft, hop_length, **spectrogram)
         self.along_time = MedianFilter(int(sizes[0]))
         self.along_frequency = MedianFilter(int(sizes[1]))
@@ -207,11 +208,11 @@ class Separation(Feature):
         self.percussive_margin = float(margins[1])
         # float32's smallest normal number: where both medians lie below it, the bin is silent.
         self.silent = 2.0**-126
-        # Then the masks sum to 1, and so do the parts to the clip: each sample is under the window
-        # of the frame before it, well above 0.
+        self.evenly = max(margins) == 1
+        # The masks then sum to 1, and the parts to the clip, if no sample is lost on the way: if
+        # each is under the window of the last frame before it, and well above 0 there.
         ahead = self.spectrogram.window[n_fft // 2 :][:hop_length]
         whole = self.spectrogram.center and len(ahead) == hop_length and bool(ahead.min() > 0.1)
-        self.evenly = max(margins) == 1
         self.complementary = whole and self.evenly and math.isfinite(power)
 
     def frame_counts(self, lengths: Tensor) -> Tensor:
