@@ -54,7 +54,7 @@ class Separation(Feature):
         check_positive(power=power)
         sizes = _pair("kernel_size", kernel_size)
         margins = _pair("margin", margin)
-        if min(margins) < 1:
+        if not min(margins) >= 1:
             raise ParameterError(f"margin={margin}: must be at least 1")
         self.along_time = MedianFilter(int(sizes[0]))
         self.along_frequency = MedianFilter(int(sizes[1]))
