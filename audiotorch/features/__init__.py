@@ -1,5 +1,6 @@
 """Waveform to features: batched modules that give librosa's numbers."""
 
+from audiotorch.features.chroma import ChromaCENS, ChromaCQT, ChromaSTFT, Tonnetz
 from audiotorch.features.constantq import CQT, VQT
 from audiotorch.features.image import SpectrogramImage
 from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling
@@ -11,6 +12,9 @@ __all__ = [
     "CQT",
     "MFCC",
     "VQT",
+    "ChromaCENS",
+    "ChromaCQT",
+    "ChromaSTFT",
     "Delta",
     "MFCCStatistics",
     "MelSpectrogram",
@@ -19,5 +23,6 @@ __all__ = [
     "SpectrogramImage",
     "StatisticsPooling",
     "TextureStatistics",
+    "Tonnetz",
     "Tuning",
 ]

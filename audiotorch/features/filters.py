@@ -1,12 +1,25 @@
 """Windows and filter banks, built in float64 as librosa builds them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from audiotorch.errors import ParameterError
+from audiotorch.features.wavelets import C1_HZ
 
-__all__ = ["dct_matrix", "hz_to_mel", "mel_bank", "mel_frequencies", "mel_to_hz", "window"]
+__all__ = [
+    "chroma_bins",
+    "cq_to_chroma",
+    "dct_matrix",
+    "hz_to_mel",
+    "mel_bank",
+    "mel_frequencies",
+    "mel_to_hz",
+    "symmetric_window",
+    "window",
+]
 
 # Slaney's Auditory Toolbox: linear below 1 kHz, 27 steps per factor 6.4 above.
 _HZ_PER_MEL = 200.0 / 3
@@ -43,6 +56,27 @@ def window(name: str, win_length: int, n_fft: int) -> Tensor:
         raise ParameterError(f"window={name!r}: scipy.signal.get_window says: {error}") from error
     left = (n_fft - win_length) // 2
     return torch.from_numpy(np.pad(values, (left, n_fft - win_length - left)))
+
+
+def symmetric_window(name: str, size: int) -> np.ndarray:
+    """Return a symmetric window, for smoothing.
+
+    Args:
+        name: any name that `scipy.signal.get_window` knows, such as `"hann"`.
+        size: its length.
+
+    Shape:
+        - Output: `(size,)`, float64.
+
+    Raises:
+        ParameterError: unknown name.
+    """
+    import scipy.signal
+
+    try:
+        return np.asarray(scipy.signal.get_window(name, size, fftbins=False))
+    except ValueError as error:
+        raise ParameterError(f"window={name!r}: scipy.signal.get_window says: {error}") from error
 
 
 def hz_to_mel(frequencies: np.ndarray, *, htk: bool = False) -> np.ndarray:
@@ -195,3 +229,75 @@ def dct_matrix(n_out: int, n_in: int, *, dct_type: int = 2, norm: str | None = "
         raise ParameterError(f"dct norm={norm!r}: must be 'ortho' or None")
     matrix = scipy.fft.dct(np.eye(n_in), type=dct_type, norm=norm, axis=0)
     return torch.from_numpy(matrix[:n_out].copy())
+
+
+def chroma_bins(
+    sample_rate: int, n_fft: int, n_chroma: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Place the FFT bins on the scale whose A4 is 440 Hz.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: FFT size in samples.
+        n_chroma: pitch classes of an octave.
+
+    Shape:
+        - Output: three times `(1 + n_fft // 2,)`, float64: each bin's pitch above A0 = 27.5 Hz in
+          pitch classes and in octaves, and its width in pitch classes, at least 1.
+
+    Reference:
+        Same values as inside `librosa.filters.chroma`, which puts the bin of 0 Hz one and a half
+        octaves below the first.
+    """
+    frequencies = np.arange(1, 2 + n_fft // 2) * (sample_rate / n_fft)
+    classes = n_chroma * np.log2(frequencies / 27.5)
+    classes = np.concatenate([[classes[0] - 1.5 * n_chroma], classes])
+    width = np.maximum(np.diff(classes), 1.0)
+    classes = classes[:-1]
+    return classes, classes / n_chroma, width
+
+
+def cq_to_chroma(
+    n_bins: int,
+    bins_per_octave: int,
+    n_chroma: int = 12,
+    *,
+    fmin: float | None = None,
+    window: Sequence[float] | None = None,
+    base_c: bool = True,
+) -> Tensor:
+    """Return the weights with which constant-Q bins add up to pitch classes.
+
+    Args:
+        n_bins: bins of the transform.
+        bins_per_octave: steps of an octave, a multiple of `n_chroma`.
+        n_chroma: pitch classes of an octave.
+        fmin: centre of the lowest bin, Hz; `None` = the note C1, 32.7 Hz.
+        window: weights with which each pitch class's neighbouring bins count too.
+        base_c: the first row is C, else A.
+
+    Shape:
+        - Output: `(n_chroma, n_bins)`, float32.
+
+    Raises:
+        ParameterError: `bins_per_octave` is no multiple of `n_chroma`.
+
+    Reference:
+        Same values as `librosa.filters.cq_to_chroma`.
+    """
+    if bins_per_octave < 1 or bins_per_octave % n_chroma:
+        raise ParameterError(
+            f"bins_per_octave={bins_per_octave}: must be a multiple of n_chroma={n_chroma}"
+        )
+    merged = bins_per_octave // n_chroma
+    # A pitch class's own bin is the middle one of those merged.
+    column = (np.arange(n_bins) + merged // 2) // merged % n_chroma
+    semitones = 12.0 * np.log2((C1_HZ if fmin is None else fmin) / C1_HZ) % 12.0
+    turn = round((semitones - (0.0 if base_c else 9.0)) * n_chroma / 12.0)
+    bank = np.arange(n_chroma)[:, None] == (column + turn) % n_chroma
+    weights = bank.astype(np.float32)
+    if window is not None:
+        import scipy.signal
+
+        weights = scipy.signal.convolve(weights, np.atleast_2d(window), mode="same")
+    return torch.from_numpy(weights.astype(np.float32))
