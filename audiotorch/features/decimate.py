@@ -10,14 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from audiotorch.audio.preprocess import Resample
 from audiotorch.errors import ParameterError
 from audiotorch.features.functional import is_plain_cpu, mask_samples
 
 __all__ = ["Decimate"]
 
-_NEGLIGIBLE = 1e-7  # of the kernel's peak; what soxr shows beyond is float32's rounding
 _BLOCK = 1024  # samples of a block at the new rate: fast to transform, most of it kept
+_REACH = 160  # samples at the new rate that hold each half of the filter
+_ONSET = 120  # outputs from a clip's first on that may differ from the convolution
+_NEGLIGIBLE = 1e-7  # of the kernel's peak; what soxr shows beyond is float32's rounding
+_ONSET_FLOOR = 1e-6  # of the kernel's peak; what lies below is mostly rounding
+
+Array = npt.NDArray[np.float64]
 
 
 class Decimate(nn.Module):
@@ -50,6 +54,7 @@ class Decimate(nn.Module):
     """
 
     response: Tensor
+    onset: Tensor
 
     def __init__(self, factor: int, gain: float = 1.0) -> None:
         super().__init__()
@@ -66,6 +71,7 @@ class Decimate(nn.Module):
         # As pairs of real numbers, which follow the module's precision where complex ones do not.
         pairs = torch.view_as_real(torch.from_numpy(response))
         self.register_buffer("response", pairs, persistent=False)
+        self.register_buffer("onset", torch.from_numpy(onset * gain), persistent=False)
 
     def forward(
         self, waveform: Tensor, lengths: Optional[Tensor] = None
@@ -83,15 +89,19 @@ class Decimate(nn.Module):
         blocks = pad(waveform, [self.n_before, after]).unfold(-1, self.n_block, step)
         spectrum = torch.fft.rfft(blocks)[..., : self.n_new // 2 + 1]
         response = torch.view_as_complex(self.response.to(waveform.dtype))
-        kept = torch.fft.irfft(spectrum * response, self.n_new)[..., : self.n_kept]
-        answer = kept.flatten(1)[:, :n_new]
+        kept = torch.fft.irfft(spectrum * response, self.n_new)[..., : self.n_kept].flatten(1)
+        n_inputs, n_outputs = self.onset.shape
+        if n_inputs > 0:
+            first = blocks[:, 0, self.n_before : self.n_before + n_inputs]
+            onset = torch.matmul(first, self.onset.to(waveform.dtype))
+            kept = kept + pad(onset, [0, kept.shape[1] - n_outputs])
         # soxr gives the rounded length, librosa follows it by zeros up to the next whole sample.
         n_heard = (2 * n_old + factor) // (2 * factor)
         if lengths is None:
-            return pad(answer[:, :n_heard], [0, n_new - n_heard]), None
+            return pad(kept[:, :n_heard], [0, n_new - n_heard]), None
         heard = torch.div(2 * lengths + factor, 2 * factor, rounding_mode="floor")
         lengths = torch.div(lengths + (factor - 1), factor, rounding_mode="floor")
-        return mask_samples(answer, heard), lengths
+        return mask_samples(kept[:, :n_new], heard), lengths
 
     @torch.jit.unused
     def _by_soxr(
@@ -115,9 +125,29 @@ class Decimate(nn.Module):
 
 
 @lru_cache(maxsize=8)
-def _kernel(factor: int) -> Tuple[npt.NDArray[np.float64], int]:
-    """Cut soxr's kernel out of `Resample`'s, and count the taps that precede the output."""
-    resample = Resample(factor, 1)
-    kernel = resample.kernel[0, 0].numpy()
-    used = np.flatnonzero(np.abs(kernel) > _NEGLIGIBLE * np.abs(kernel).max())
-    return kernel[used[0] : used[-1] + 1], resample.n_before - int(used[0])
+def _measure(factor: int) -> Tuple[Array, int, Array]:
+    """Return soxr's kernel `h`, the taps before its middle, and what an onset adds.
+
+    Output `k` is the sum of `h[j] x[k factor + j - before]`. So one impulse per phase shows all of
+    `h`. Near a clip's start soxr gives more than that: impulses on the first samples, one to a
+    channel, show how much, `(inputs, outputs)`.
+    """
+    phases = np.arange(factor)
+    impulses = np.zeros((2 * _REACH * factor, factor))
+    impulses[_REACH * factor + phases, phases] = 1.0
+    response = soxr.resample(impulses, factor, 1, quality="HQ")
+    # Time runs down the rows, so taps run up them: tap = phase - row * factor.
+    kernel = response[::-1].ravel()
+    before = (_REACH - 1) * factor
+    peak = np.abs(kernel).max()
+
+    n_inputs = 5 * factor
+    first = np.eye((_ONSET + _REACH) * factor, n_inputs)
+    measured = soxr.resample(first, factor, 1, quality="HQ")[:_ONSET].T
+    taps = np.arange(n_inputs)[:, None] - factor * np.arange(_ONSET) + before
+    excess = measured - np.where(taps >= 0, kernel[taps.clip(0)], 0.0)
+    inputs, outputs = np.nonzero(np.abs(excess) > _ONSET_FLOOR * peak)
+    onset = excess[: inputs.max(initial=-1) + 1, : outputs.max(initial=-1) + 1].copy()
+
+    used = np.flatnonzero(np.abs(kernel) > _NEGLIGIBLE * peak)
+    return kernel[used[0] : used[-1] + 1], before - int(used[0]), onset

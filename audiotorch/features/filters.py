@@ -1,10 +1,13 @@
 """Windows and filter banks, built in float64 as librosa builds them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from audiotorch.errors import ParameterError
+from audiotorch.features.wavelets import C1_HZ
 
 __all__ = [
     "chroma_bank",

@@ -173,8 +173,8 @@ class Tuning(Feature):
 
     Example:
         >>> time = torch.arange(22050, dtype=torch.float64) / 22050
-        >>> Tuning()(torch.sin(2 * torch.pi * 445.0 * time)).round(decimals=2)
-        tensor([0.1900], dtype=torch.float64)
+        >>> Tuning()(torch.sin(2 * torch.pi * 1785.6 * time)).round(decimals=2)
+        tensor([0.2500], dtype=torch.float64)
     """
 
     window: Tensor
