@@ -1,92 +1,121 @@
-"""Contract rows of constant-Q transforms and of the tuning."""
+"""Contract rows of the constant-Q transforms and the tuning estimate."""
 
 import librosa
 import numpy as np
 import torch
-from contract import Row, absolute_error, peak_error
+from contract import Row, peak_error, share_beyond
 
 from audiotorch.features import CQT, VQT, Tuning
 
-__all__ = ["ROWS"]
-
 HOP = 512
-# Of a click all bins are equal but for rounding, which so makes the peaks that tell the tuning.
-CLICKS = ("clicks", "one click")
-TINY = {"sample_rate": 8000, "hop_length": 4, "fmin": 1500.0, "n_bins": 3, "bins_per_octave": 4}
-# Filters are held in float32, as librosa holds them for float32 clips.
-MAGNITUDES = {torch.float64: 1e-5, torch.float32: 1e-5}
-
-
-def bins_of(rate: int) -> int:
-    """Seven octaves above C1, but for those that half the rate does not hold."""
-    return 60 if rate <= 8000 else 84
-
-
-def vqt_of(y: np.ndarray, rate: int) -> np.ndarray:
-    return np.abs(
-        librosa.vqt(y, sr=rate, fmin=65.0, n_bins=40, gamma=10.0, tuning=None, hop_length=256)
-    )
+# As soxr, librosa's resampler, works in float32 always.
+MAGNITUDE = {torch.float64: 1e-5, torch.float32: 1e-5}
+TINY = {"sample_rate": 8000, "hop_length": 4, "fmin": 500.0, "n_bins": 6, "bins_per_octave": 3}
 
 
 def centred_frames(n: int) -> int:
     return 1 + n // HOP
 
 
-ROWS = [
+def octaves(rate: int) -> int:
+    """As many as fit below half the rate, so that no halving precedes the highest one."""
+    return {8000: 6, 44100: 8}.get(rate, 7)
+
+
+def vqt_of(y: np.ndarray, rate: int) -> np.ndarray:
+    return np.abs(librosa.vqt(y, sr=rate, n_bins=12 * octaves(rate)))
+
+
+def cqt_of(y: np.ndarray, rate: int) -> np.ndarray:
+    return np.abs(librosa.cqt(y, sr=rate, n_bins=12 * octaves(rate)))
+
+
+def tuning_of(y: np.ndarray, rate: int, steps: int = 12, power: int = 1) -> np.ndarray:
+    """librosa's estimate; NaN where that changes when rounding does, as for a lone click."""
+    shake = 3e-8 * np.abs(y).max() * np.random.default_rng(0).standard_normal(len(y))
+    spectra = [np.abs(librosa.stft(clip)) ** power for clip in (y, y + shake)]
+    found = {librosa.estimate_tuning(S=S, sr=rate, bins_per_octave=steps) for S in spectra}
+    return np.array([found.pop() if len(found) == 1 else np.nan])
+
+
+def tuned_cqt_of(y: np.ndarray, rate: int) -> np.ndarray:
+    cqt = np.abs(librosa.cqt(y, sr=rate, n_bins=12 * octaves(rate), tuning=None))
+    return np.where(np.isnan(tuning_of(y, rate)), np.nan, cqt)
+
+
+def tuned_error(ours: np.ndarray, expected: np.ndarray) -> float:
+    return 0.0 if np.isnan(expected).any() else peak_error(ours, expected)
+
+
+RANGES = [
+    (VQT, {"hop_length": 0}, r"hop_length=0: must be greater than 0"),
+    (VQT, {"sample_rate": -1}, r"sample_rate=-1: must be greater than 0"),
+    (VQT, {"n_bins": 0}, r"n_bins=0, bins_per_octave=12: must be at least 1"),
+    (VQT, {"bins_per_octave": 0}, r"bins_per_octave=0: must be at least 1"),
+    (VQT, {"fmin": 0.0}, r"fmin=0\.0: must be greater than 0"),
+    (VQT, {"n_bins": 120}, r"n_bins=120: the highest filter reaches 3\d+\.\d Hz, above half of"),
+    (VQT, {"gamma": -1.0}, r"gamma=-1\.0: must be at least 0, or None"),
+    (VQT, {"intervals": "ji5"}, r"intervals='ji5': must be 'equal' or ratios in \[1, 2\)"),
+    (VQT, {"intervals": [1.0, 2.0]}, r"intervals=\[1\.0, 2\.0\]: must be 'equal' or ratios"),
+    (VQT, {"sparsity": 1.0}, r"sparsity=1\.0: must lie in \[0, 1\)"),
+    (VQT, {"filter_scale": 0.0}, r"filter_scale=0\.0: must be greater than 0"),
+    (VQT, {"norm": -1.0}, r"norm=-1\.0: must be greater than 0"),
+    (VQT, {"window": "hamm1ng"}, r"window='hamm1ng': scipy\.signal\.get_window says"),
+    (VQT, {"pad_mode": "wrap"}, r"pad_mode='wrap': must be 'constant', 'reflect' or 'edge'"),
+]
+CONSTANT = [
+    (CQT, {"sample_rate": 8000}, r"n_bins=84: the highest filter reaches 41\d\d\.\d Hz"),
+    (CQT, {"tuning": 0.5, "sample_rate": 8300}, r"n_bins=84: the highest filter reaches"),
+]
+PITCHES = [
+    (Tuning, {"n_fft": 0}, r"n_fft=0: must be greater than 0"),
+    (Tuning, {"hop_length": 0}, r"hop_length=0: must be greater than 0"),
+    (Tuning, {"bins_per_octave": 0}, r"bins_per_octave=0: must be greater than 0"),
+    (Tuning, {"resolution": 1.0}, r"resolution=1\.0: must lie between 0 and 1"),
+    (Tuning, {"threshold": 1.0}, r"threshold=1\.0: must lie in \[0, 1\)"),
+    (Tuning, {"fmin": 5000.0}, r"fmin=5000\.0, fmax=4000\.0: no bin of n_fft=2048 at"),
+]
+
+ROWS: list[Row] = [
     Row(
         "CQT",
-        build=lambda rate: CQT(rate, n_bins=bins_of(rate)),
+        build=lambda rate: CQT(rate, n_bins=12 * octaves(rate)),
         tiny=lambda: CQT(**TINY),
-        reference=lambda y, rate: np.abs(librosa.cqt(y, sr=rate, n_bins=bins_of(rate))),
+        reference=cqt_of,
         error=peak_error,
-        tolerance=MAGNITUDES,
+        tolerance=MAGNITUDE,
         formula=centred_frames,
-        refusals=[
-            (CQT, {"hop_length": 0}, r"hop_length=0: must be greater than 0"),
-            (CQT, {"n_bins": 120}, r"n_bins=120: the highest filter reaches .* Hz, above half"),
-            (CQT, {"sparsity": 1.0}, r"sparsity=1\.0: must lie in \[0, 1\)"),
-            (CQT, {"pad_mode": "wrap"}, r"pad_mode='wrap': must be 'constant', 'reflect' or"),
-            (CQT, {"gamma": 1.0}, r"gamma=1\.0: is a setting of VQT"),
-        ],
+        refusals=CONSTANT,
     ),
     Row(
-        "CQT, 36 bins an octave, tuned",
-        unsettled=CLICKS,
-        build=lambda rate: CQT(rate, n_bins=3 * bins_of(rate), bins_per_octave=36, tuning=None),
-        tiny=lambda: CQT(**TINY, norm=None, scale=False),
-        reference=lambda y, rate: np.abs(
-            librosa.cqt(y, sr=rate, n_bins=3 * bins_of(rate), bins_per_octave=36, tuning=None)
-        ),
-        error=peak_error,
-        tolerance=MAGNITUDES,
+        "CQT, tuned to each clip",
+        build=lambda rate: CQT(rate, n_bins=12 * octaves(rate), tuning=None),
+        tiny=lambda: CQT(**TINY, tuning=None),
+        reference=tuned_cqt_of,
+        error=tuned_error,
+        tolerance=MAGNITUDE,
         formula=centred_frames,
     ),
     Row(
         "VQT",
-        unsettled=CLICKS,
-        build=lambda rate: VQT(rate, 256, fmin=65.0, n_bins=40, gamma=10.0, tuning=None),
-        tiny=lambda: VQT(**TINY, gamma=10.0),
+        build=lambda rate: VQT(rate, n_bins=12 * octaves(rate)),
+        tiny=lambda: VQT(**TINY, pad_mode="reflect"),
         reference=vqt_of,
         error=peak_error,
-        tolerance=MAGNITUDES,
-        formula=lambda n: 1 + n // 256,
-        refusals=[(VQT, {"gamma": -1.0}, r"gamma=-1\.0: must be at least 0, or None")],
+        tolerance=MAGNITUDE,
+        formula=centred_frames,
+        refusals=RANGES,
     ),
     Row(
         "Tuning",
-        unsettled=CLICKS,
         build=Tuning,
-        tiny=lambda: Tuning(8000, 64, 16),
-        reference=lambda y, rate: np.array([librosa.estimate_tuning(y=y, sr=rate)]),
-        error=absolute_error,
-        tolerance={torch.float64: 1e-9, torch.float32: 1e-6},
+        tiny=lambda: Tuning(8000, 16, 4),
+        reference=tuning_of,
+        error=share_beyond(1e-6),
+        tolerance={torch.float64: 0.0, torch.float32: 0.0},
         frames=False,
         formula=centred_frames,
         differentiable=False,
-        refusals=[
-            (Tuning, {"resolution": 0.0}, r"resolution=0\.0: must lie between 0 and 1"),
-            (Tuning, {"threshold": 1.0}, r"threshold=1\.0: must lie in \[0, 1\)"),
-            (Tuning, {"fmin": 11000.0, "fmax": 11001.0}, r"fmin=11000\.0, fmax=11001\.0: no bin"),
-        ],
+        refusals=PITCHES,
     ),
 ]

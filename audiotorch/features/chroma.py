@@ -1,19 +1,18 @@
-"""Chroma, from a power spectrogram or a constant-Q transform, and what is made of it."""
+"""Chroma: how much of each pitch class sounds, whatever the octave; and what follows from it."""
 
-import math
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d
+from torch.nn.functional import conv1d, pad
 
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.constantq import CQT
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import mask_frames, normalize
+from audiotorch.features.functional import mask_frames
 from audiotorch.features.harmonic import Harmonic
 from audiotorch.features.spectrogram import Spectrogram
 from audiotorch.features.tuning import PitchHistogram
@@ -22,34 +21,34 @@ __all__ = ["ChromaCENS", "ChromaCQT", "ChromaSTFT", "HarmonicTonnetz", "Tonnetz"
 
 
 class ChromaSTFT(Feature):
-    """Power of each pitch class, from a spectrogram.
+    """Chroma of a power spectrogram.
 
-    Every bin adds to the classes by Gaussian weights around its pitch, most so in the middle
-    octaves; each frame is then divided by its norm. The concert pitch is each clip's own, found as
-    `PitchHistogram` does. Differentiable, but for that estimate, which counts as constant.
+    Each FFT bin counts for the pitch classes around its own, by a Gaussian one semitone wide in
+    all, and most in the octave `ctroct`. The bins' pitch is taken from the clip's own tuning.
+    Differentiable but for `tuning=None`, whose estimate counts as constant.
 
     Args:
         sample_rate: Hz.
         n_fft: FFT size in samples.
         hop_length: samples between frames.
-        norm: `inf` (greatest value), the exponent of another norm, or `None`.
-        tuning: deviation from A4 = 440 Hz in steps of the scale; `None` = estimated for each clip.
-        n_chroma: pitch classes, steps of an octave.
-        ctroct: octave that counts most; 5 is the one from 440 Hz on.
-        octwidth: spread of the weights around it, octaves; `None` = all count alike.
-        base_c: the first class is C, not A.
-        stft: further settings of `Spectrogram`: `win_length window center pad_mode`.
+        norm: each frame's norm, above 0; `None` = not normalised.
+        tuning: deviation from the concert pitch in pitch classes; `None` = each clip's own, as
+            `PitchHistogram` finds it in the spectrogram.
+        n_chroma: pitch classes of an octave.
+        ctroct: the octave that counts most, above 27.5 Hz.
+        octwidth: octaves to each side that count as one standard deviation; `None` = all alike.
+        base_c: the first row is C, else A.
+        spectrogram: further settings of `Spectrogram`: `win_length window center pad_mode power`.
 
     Shape:
         - Input: `(..., time)` and lengths `(...)` in samples
-        - Output: `(..., n_chroma, frames)`; silent frames and those past a clip's own are 0.
+        - Output: `(..., n_chroma, frames)`; frames that are silent, or past a clip's own, are 0.
 
     Raises:
-        ParameterError: a setting that is not positive, and as `Spectrogram`.
+        ParameterError: a setting out of range, and as `Spectrogram`.
 
     Reference:
-        Ellis (2007), Chroma feature analysis and synthesis. Same values as
-        `librosa.feature.chroma_stft`.
+        Same values as `librosa.feature.chroma_stft`.
 
     Example:
         >>> ChromaSTFT()(torch.zeros(2, 22050)).shape
@@ -57,6 +56,9 @@ class ChromaSTFT(Feature):
     """
 
     passes_on_to = Spectrogram
+    octaves: Tensor
+    distance: Tensor
+    sharpness: Tensor
     bank: Tensor
 
     def __init__(
@@ -65,99 +67,105 @@ class ChromaSTFT(Feature):
         n_fft: int = 2048,
         hop_length: int = 512,
         *,
-        norm: float | None = math.inf,
+        norm: float | None = np.inf,
         tuning: float | None = None,
         n_chroma: int = 12,
         ctroct: float = 5.0,
         octwidth: float | None = 2.0,
         base_c: bool = True,
-        **stft: Any,
+        **spectrogram: Any,
     ) -> None:
-        super().__init__(Spectrogram(sample_rate, n_fft, hop_length, **stft))
-        check_positive(n_chroma=n_chroma, octwidth=octwidth, norm=norm)
-        self.sample_rate = sample_rate
-        self.norm: Optional[float] = None if norm is None else float(norm)
+        super().__init__(Spectrogram(sample_rate, n_fft, hop_length, **spectrogram))
+        check_positive(n_chroma=n_chroma, norm=norm, ctroct=ctroct, octwidth=octwidth)
+        self.norm = None if norm is None else float(norm)
+        self.n_chroma = n_chroma
+        self.ctroct = ctroct
+        self.octwidth = 0.0 if octwidth is None else float(octwidth)
+        classes, octaves, width = filters.chroma_bins(sample_rate, n_fft, n_chroma)
+        # Whether row 0 stands for A or C, the bank's rows follow each other.
+        first = 3 * (n_chroma // 12) if base_c else 0
+        rows = (np.arange(n_chroma) + first) % n_chroma
+        half = round(n_chroma / 2)
+        buffers = {
+            "octaves": octaves,
+            "distance": (classes - rows[:, None] + half) % n_chroma - half,
+            "sharpness": 2.0 / width**2,
+        }
+        for name, values in buffers.items():
+            self.register_buffer(name, torch.from_numpy(values), persistent=False)
         # Not annotated in the class: TorchScript would take that for the module's type.
-        self.tuner: Any = None
-        tunings = (tuning,)
+        self.histogram: Any = None
+        fixed = torch.zeros(0, dtype=torch.float64)
         if tuning is None:
-            self.tuner = PitchHistogram(sample_rate, n_fft, n_chroma)
-            tunings = tuple(self.tuner.edges[:-1].tolist())
-        bank = _banks(sample_rate, n_fft, n_chroma, tunings, ctroct, octwidth, base_c)
-        self.register_buffer("bank", bank, persistent=False)
+            self.histogram = PitchHistogram(sample_rate, n_fft, n_chroma)
+        else:
+            fixed = self._bank(torch.tensor([tuning], dtype=torch.float64), torch.float64)
+        self.register_buffer("bank", fixed, persistent=False)
+
+    def _bank(self, tuning: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the weights `(batch, n_chroma, freq)` for each clip's tuning `(batch,)`.
+
+        Made anew for each clip: kept for all hundred tunings, they would take 5 MB.
+        """
+        shift = tuning.to(dtype).reshape(-1, 1, 1)
+        distance = self.distance.to(dtype) - shift
+        # To the nearest octave: into [-n_chroma / 2, n_chroma / 2).
+        half = round(self.n_chroma / 2)
+        distance = distance - self.n_chroma * ((distance + half) / self.n_chroma).floor()
+        weights = torch.exp(distance.square() * -self.sharpness.to(dtype))
+        weights = weights / weights.square().sum(dim=1, keepdim=True).sqrt()
+        if self.octwidth > 0:
+            octave = self.octaves.to(dtype) - shift / self.n_chroma
+            weights = weights * torch.exp(-0.5 * ((octave - self.ctroct) / self.octwidth).square())
+        return weights
 
     def derive(self, specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the chroma of powers `(batch, freq, frames)`."""
+        """Return the chroma of a spectrogram `(batch, freq, frames)`."""
         bank = self.bank.to(specgram.dtype)
-        if self.tuner is not None:
+        if self.histogram is not None:
             counts = None if lengths is None else self.frame_counts(lengths)
-            bank = bank.index_select(0, self.tuner(specgram, counts))
-        chroma = torch.matmul(specgram.transpose(1, 2), bank)
-        return normalize(chroma, self.norm).transpose(1, 2)
-
-
-@lru_cache(maxsize=4)
-def _banks(
-    sample_rate: int,
-    n_fft: int,
-    n_chroma: int,
-    tunings: tuple[float, ...],
-    ctroct: float,
-    octwidth: float | None,
-    base_c: bool,
-) -> Tensor:
-    """Weights of all tunings, `(tunings, freq, n_chroma)`, float32."""
-    banks = [
-        filters.chroma_bank(
-            sample_rate,
-            n_fft,
-            n_chroma,
-            tuning=tuning,
-            ctroct=ctroct,
-            octwidth=octwidth,
-            base_c=base_c,
-        )
-        for tuning in tunings
-    ]
-    return torch.stack(banks).transpose(1, 2).contiguous()
+            tuning = self.histogram(specgram, counts)
+            bank = self._bank(self.histogram.edges[tuning], specgram.dtype)
+        return _normalize(_weighted_sum(bank, specgram), self.norm)
 
 
 class ChromaCQT(Feature):
-    """Magnitude of each pitch class, from a constant-Q transform.
+    """Chroma of a constant-Q transform.
 
-    Bins of all octaves are summed into their classes; each frame is then divided by its norm.
-    Differentiable but for silent bins, where the gradient is 0; the estimated tuning counts as
-    constant.
+    The bins of each pitch class are added up over all octaves. Differentiable but where bins are
+    silent or chroma is cut off by `threshold`.
 
     Args:
         sample_rate: Hz.
         hop_length: samples between frames.
-        fmin: centre of the lowest bin, Hz; `None` = the note C1, 32.7 Hz.
-        norm: `inf` (greatest value), the exponent of another norm, or `None`.
-        threshold: sums below this count as 0.
-        tuning: deviation from A4 = 440 Hz in bins; `None` = estimated for each clip.
-        n_chroma: pitch classes, steps of an octave.
-        n_octaves: octaves above `fmin`.
-        bins_per_octave: a multiple of `n_chroma`, which `None` means.
+        fmin: centre of the lowest bin, Hz, before tuning; `None` = the note C1, 32.7 Hz.
+        norm: each frame's norm, above 0; `None` = not normalised.
+        threshold: before normalisation, values below this count as 0; `None` = none do.
+        tuning: deviation from the concert pitch in bins; `None` = each clip's own.
+        n_chroma: pitch classes of an octave.
+        n_octaves: octaves of the transform.
+        window: weights with which neighbouring bins count too; `None` = they do not.
+        bins_per_octave: steps of an octave, a multiple of `n_chroma`; `None` = `n_chroma`.
+        cqt_mode: `"full"`; librosa's `"hybrid"` is not offered.
         source: the stage that gives the waveform; `None` = what is given.
 
     Shape:
         - Input: `(..., time)` and lengths `(...)` in samples
-        - Output: `(..., n_chroma, frames)`; silent frames and those past a clip's own are 0.
+        - Output: `(..., n_chroma, frames)`, frames as those of `CQT`; past a clip's own they are 0.
 
     Raises:
-        ParameterError: `bins_per_octave` is no multiple of `n_chroma`, a setting that is not
-            positive, and as `CQT`.
+        ParameterError: a setting out of range, and as `CQT`.
 
     Reference:
-        Same values as `librosa.feature.chroma_cqt`.
+        Same values as `librosa.feature.chroma_cqt`. Where a clip is silent, librosa may show the
+        rounding of its resampler, brought to norm 1.
 
     Example:
-        >>> ChromaCQT()(torch.zeros(2, 22050)).shape
-        torch.Size([2, 12, 44])
+        >>> ChromaCQT()(torch.zeros(22050)).shape
+        torch.Size([12, 44])
     """
 
-    fold: Tensor
+    bank: Tensor
 
     def __init__(
         self,
@@ -165,80 +173,79 @@ class ChromaCQT(Feature):
         hop_length: int = 512,
         *,
         fmin: float | None = None,
-        norm: float | None = math.inf,
-        threshold: float = 0.0,
+        norm: float | None = np.inf,
+        threshold: float | None = 0.0,
         tuning: float | None = None,
         n_chroma: int = 12,
         n_octaves: int = 7,
+        window: Sequence[float] | None = None,
         bins_per_octave: int | None = 36,
+        cqt_mode: str = "full",
         source: nn.Module | None = None,
     ) -> None:
-        check_positive(n_chroma=n_chroma, n_octaves=n_octaves, norm=norm)
-        per_octave = n_chroma if bins_per_octave is None else bins_per_octave
-        if per_octave < 1 or per_octave % n_chroma:
-            raise ParameterError(
-                f"bins_per_octave={bins_per_octave}: must be a multiple of n_chroma={n_chroma}"
-            )
+        check_positive(fmin=fmin, norm=norm, n_chroma=n_chroma, n_octaves=n_octaves)
+        if cqt_mode != "full":
+            raise ParameterError(f"cqt_mode={cqt_mode!r}: must be 'full'")
+        steps = n_chroma if bins_per_octave is None else bins_per_octave
+        n_bins = n_octaves * steps
+        bank = filters.cq_to_chroma(n_bins, steps, n_chroma, fmin=fmin, window=window)
         super().__init__(
             CQT(
                 sample_rate,
                 hop_length,
                 fmin=fmin,
-                n_bins=n_octaves * per_octave,
-                bins_per_octave=per_octave,
+                n_bins=n_bins,
+                bins_per_octave=steps,
                 tuning=tuning,
                 source=source,
             )
         )
-        self.sample_rate = sample_rate
-        self.norm: Optional[float] = None if norm is None else float(norm)
-        self.threshold = float(threshold)
-        fold = filters.chroma_fold(n_octaves * per_octave, per_octave, n_chroma, fmin=fmin)
-        self.register_buffer("fold", fold.T.contiguous(), persistent=False)
+        self.norm = None if norm is None else float(norm)
+        self.threshold = threshold
+        self.n_chroma = n_chroma
+        self.register_buffer("bank", bank, persistent=False)
 
-    def derive(self, magnitudes: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the chroma of a transform `(batch, n_bins, frames)`."""
-        chroma = torch.matmul(magnitudes.transpose(1, 2), self.fold.to(magnitudes.dtype))
-        if self.threshold > 0:
+    def derive(self, cqt: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the chroma of a constant-Q transform `(batch, n_bins, frames)`."""
+        chroma = _weighted_sum(self.bank, cqt)
+        if self.threshold is not None:
             chroma = chroma.masked_fill(chroma < self.threshold, 0.0)
-        return normalize(chroma, self.norm).transpose(1, 2)
+        return _normalize(chroma, self.norm)
 
 
 class ChromaCENS(Feature):
-    """Chroma energy normalised statistics: coarse in level and time, so robust to dynamics.
+    """Chroma of a constant-Q transform, quantised, smoothed and normalised: robust to dynamics.
 
-    Chroma of a constant-Q transform, as shares of each frame's sum, are rated by how many of 0.4,
-    0.2, 0.1 and 0.05 they exceed, a quarter each; the ratings are smoothed by a window, with
-    nothing before the clip and after its own end, and each frame is divided by its norm. The
-    ratings are steps: the gradient is 0.
+    The share of each pitch class in its frame is counted in quarters: one for each of 0.4, 0.2, 0.1
+    and 0.05 that it exceeds. Not differentiable, as these counts do not change a little.
 
     Args:
         sample_rate: Hz.
         hop_length: samples between frames.
-        norm: exponent of the last norm, `inf`, or `None`.
-        win_len_smooth: frames of smoothing; `None` = not smoothed.
-        smoothing_window: name of its window, for `scipy.signal.get_window`.
+        norm: each frame's norm, above 0; `None` = not normalised.
+        win_len_smooth: frames over which counts are averaged; `None` = not at all.
+        smoothing_window: name of the average's window, for `scipy.signal.get_window`.
         chroma: further settings of `ChromaCQT`: `fmin tuning n_chroma n_octaves bins_per_octave
-            source`.
+            cqt_mode window source`.
 
     Shape:
         - Input: `(..., time)` and lengths `(...)` in samples
-        - Output: `(..., n_chroma, frames)`; frames past a clip's own are 0.
+        - Output: `(..., n_chroma, frames)`, as `ChromaCQT`.
 
     Raises:
-        ParameterError: `win_len_smooth` below 1, an unknown window, and as `ChromaCQT`.
+        ParameterError: `win_len_smooth` not positive, an unknown window, and as `ChromaCQT`.
 
     Reference:
         Müller and Ewert (2011), Chroma toolbox: MATLAB implementations for extracting variants of
         chroma-based audio features. Same values as `librosa.feature.chroma_cens`.
 
     Example:
-        >>> ChromaCENS()(torch.zeros(2, 22050)).shape
-        torch.Size([2, 12, 44])
+        >>> ChromaCENS()(torch.zeros(22050)).shape
+        torch.Size([12, 44])
     """
 
     passes_on_to = ChromaCQT
-    smoothing: Tensor
+    weights: Tensor
 
     def __init__(
         self,
@@ -250,49 +257,47 @@ class ChromaCENS(Feature):
         smoothing_window: str = "hann",
         **chroma: Any,
     ) -> None:
-        super().__init__(ChromaCQT(sample_rate, hop_length, norm=1.0, **chroma))
-        check_positive(win_len_smooth=win_len_smooth, norm=norm)
-        self.sample_rate = sample_rate
-        self.norm: Optional[float] = None if norm is None else float(norm)
-        taps = torch.ones(1, dtype=torch.float64)
+        super().__init__(ChromaCQT(sample_rate, hop_length, norm=None, **chroma))
+        check_positive(norm=norm, win_len_smooth=win_len_smooth)
+        self.norm = None if norm is None else float(norm)
+        taps = np.ones(1)
         if win_len_smooth is not None:
+            # With the zeros at both ends that a symmetric window has.
             taps = filters.symmetric_window(smoothing_window, win_len_smooth + 2)
-        # Reversed: a convolution, should the window not be symmetric.
-        smoothing = (taps / taps.sum()).flip(0)[None, None]
-        self.register_buffer("smoothing", smoothing, persistent=False)
+            taps = taps / taps.sum()
+        weights = torch.from_numpy(taps[::-1].copy()).reshape(1, 1, -1)
+        self.register_buffer("weights", weights, persistent=False)
 
     def derive(self, chroma: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the statistics of chroma of unit sum, `(batch, n_chroma, frames)`."""
-        rating = torch.zeros_like(chroma)
-        for step in (0.4, 0.2, 0.1, 0.05):
-            rating = rating + 0.25 * (chroma > step).to(chroma.dtype)
-        # Comparisons know no NaN; a spoilt frame must not be answered as if it were sound.
-        rating = torch.where(chroma.isnan(), chroma, rating)
-        batch, n_chroma, n_frames = rating.shape
-        size = self.smoothing.shape[-1]
-        rows = rating.reshape(batch * n_chroma, 1, n_frames).double()
-        padded = torch.nn.functional.pad(rows, [size // 2, (size - 1) // 2])
-        smooth = conv1d(padded, self.smoothing.double()).to(chroma.dtype)
-        smooth = smooth.reshape(batch, n_chroma, n_frames)
+        """Return the smoothed counts of a chromagram `(batch, n_chroma, frames)`."""
+        share = _normalize(chroma.detach(), 1.0)
+        counts = torch.zeros_like(share)
+        for step in [0.4, 0.2, 0.1, 0.05]:
+            counts = counts + 0.25 * (share > step).to(share.dtype)
+        counts = torch.where(share.isnan(), share, counts)
+        rows = counts.flatten(0, 1).unsqueeze(1)
+        before = (self.weights.shape[2] - 1) // 2
+        rows = pad(rows, [before, self.weights.shape[2] - 1 - before])
+        smooth = conv1d(rows, self.weights.to(rows.dtype)).reshape(counts.shape)
         if lengths is not None:
             smooth = mask_frames(smooth, self.frame_counts(lengths))
-        return normalize(smooth.transpose(1, 2), self.norm).transpose(1, 2)
+        return _normalize(smooth, self.norm)
 
 
 class Tonnetz(Feature):
-    """Tonal centroids: chroma as coordinates on circles of fifths, minor and major thirds.
+    """Tonal centroids: chroma on the circles of fifths, minor thirds and major thirds.
 
-    Differentiable where `ChromaCQT` is.
+    Each circle gives two rows, sine and cosine; that of the major thirds has half the radius.
+    Differentiable as `ChromaCQT` is.
 
     Args:
         sample_rate: Hz.
         hop_length: samples between frames.
-        chroma: further settings of `ChromaCQT`, such as `fmin`, `tuning` and `source`.
+        chroma: further settings of `ChromaCQT`.
 
     Shape:
         - Input: `(..., time)` and lengths `(...)` in samples
-        - Output: `(..., 6, frames)`: x and y of the fifths, minor thirds, major thirds; silent
-          frames and those past a clip's own are 0.
+        - Output: `(..., 6, frames)`, frames as those of `ChromaCQT`; past a clip's own they are 0.
 
     Raises:
         ParameterError: as `ChromaCQT`.
@@ -302,30 +307,27 @@ class Tonnetz(Feature):
         `librosa.feature.tonnetz`.
 
     Example:
-        >>> Tonnetz()(torch.zeros(2, 22050)).shape
-        torch.Size([2, 6, 44])
+        >>> Tonnetz()(torch.zeros(22050)).shape
+        torch.Size([6, 44])
     """
 
     passes_on_to = ChromaCQT
-    circles: Tensor
+    basis: Tensor
 
     def __init__(self, sample_rate: int = 22050, hop_length: int = 512, **chroma: Any) -> None:
         super().__init__(ChromaCQT(sample_rate, hop_length, **chroma))
-        self.sample_rate = sample_rate
-        n_chroma = self.source.fold.shape[1]
-        turns = np.array([7 / 6, 7 / 6, 3 / 2, 3 / 2, 2 / 3, 2 / 3])
-        phases = turns[:, None] * np.linspace(0, 12, n_chroma, endpoint=False)
-        phases[::2] -= 0.5
-        radii = np.array([1, 1, 1, 1, 0.5, 0.5])
-        circles = torch.from_numpy(radii[:, None] * np.cos(np.pi * phases)).T.contiguous()
-        self.register_buffer("circles", circles, persistent=False)
+        semitones = np.linspace(0.0, 12.0, self.source.n_chroma, endpoint=False)
+        # Semitones to half turns: a fifth has seven semitones, and 7 / 6 turn the circle of fifths
+        # seven times in twelve.
+        half_turns = np.array([7 / 6, 7 / 6, 3 / 2, 3 / 2, 2 / 3, 2 / 3])[:, None] * semitones
+        half_turns[::2] -= 0.5
+        radius = np.array([1.0, 1.0, 1.0, 1.0, 0.5, 0.5])[:, None]
+        basis = torch.from_numpy(radius * np.cos(np.pi * half_turns))
+        self.register_buffer("basis", basis, persistent=False)
 
     def derive(self, chroma: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the centroids of chroma `(batch, n_chroma, frames)`."""
-        shares = normalize(chroma.transpose(1, 2), 1.0)
-        # In float64: the terms of a circle cancel in part.
-        centroids = torch.matmul(shares.double(), self.circles.double())
-        return centroids.to(chroma.dtype).transpose(1, 2)
+        """Return the centroids of a chromagram `(batch, n_chroma, frames)`."""
+        return _weighted_sum(self.basis, _normalize(chroma, 1.0))
 
 
 class HarmonicTonnetz(Tonnetz):
@@ -353,3 +355,27 @@ class HarmonicTonnetz(Tonnetz):
     ) -> None:
         harmonic = Harmonic(sample_rate, n_fft, hop_length)
         super().__init__(sample_rate, hop_length, source=harmonic, **chroma)
+
+
+def _weighted_sum(weights: Tensor, feature: Tensor) -> Tensor:
+    """Multiply matrices in float64: in float32 the order of a sum, and so a clip's padding, shows.
+
+    Shape:
+        - Input: `(rows, n)` or `(batch, rows, n)`, and `(batch, n, frames)`
+        - Output: `(batch, rows, frames)`
+    """
+    return torch.matmul(weights.double(), feature.double()).to(feature.dtype)
+
+
+def _normalize(chroma: Tensor, norm: Optional[float]) -> Tensor:
+    """Divide each frame by its norm, or by 1 where that is no normal number, as in silence."""
+    if norm is None:
+        return chroma
+    if norm == float("inf"):
+        length = chroma.abs().amax(dim=-2, keepdim=True)
+    else:
+        # In float64, as librosa has it. A root's slope at 0 is infinite: there the length is 1.
+        total = chroma.abs().double().pow(norm).sum(dim=-2, keepdim=True)
+        length = torch.where(total == 0.0, 1.0, total).pow(1.0 / norm)
+    smallest = 1.1754943508222875e-38 if chroma.dtype == torch.float32 else 2.2250738585072014e-308
+    return chroma / torch.where(length < smallest, 1.0, length).to(chroma.dtype)

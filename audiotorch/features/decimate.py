@@ -27,9 +27,9 @@ Array = npt.NDArray[np.float64]
 class Decimate(nn.Module):
     """Keep one sample of every `factor`, behind the low-pass filter of soxr at quality HQ.
 
-    The filter stops at half the new rate, down to float32's rounding. So a block's spectrum times
-    the filter's response, cut there, is the new block's spectrum: that takes a fifth of the time of
-    `Resample`, whose measured kernel this is. On the CPU, without gradients, soxr itself is called:
+    The filter is soxr's own, measured, and stops at half the new rate, down to float32's rounding.
+    So a block's spectrum times the filter's response, cut there, is the new block's spectrum: that
+    takes a fifth of the time of `Resample`. On the CPU, without gradients, soxr itself is called:
     the difference is rounding, 1e-7 of the peak.
 
     Args:
@@ -62,7 +62,7 @@ class Decimate(nn.Module):
             raise ParameterError(f"factor={factor}: must be a power of 2, at least 2")
         self.factor = factor
         self.gain = float(gain)
-        kernel, self.n_before = _kernel(factor)
+        kernel, self.n_before, onset = _measure(factor)
         self.n_new = _BLOCK
         self.n_block = _BLOCK * factor
         # Samples of a block, at the new rate, that no end of the block has touched.

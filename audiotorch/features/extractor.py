@@ -1,5 +1,6 @@
 """Several features by name, on shared spectra; `FEATURES`, the one table of names."""
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -85,7 +86,8 @@ class SharedStages(Walker):
         for key, known in self.stages.items():
             if self.sources.get(key) == source and _alike(known, stage):
                 return key
-        stage.source = self.stages[source]
+        # A twin, as no module may stand in two places: see `torch.func.functional_call`.
+        stage.source = _twin(self.stages[source])
         key = str(len(self.stages))
         self.stages[key] = stage
         self.sources[key] = source
@@ -228,6 +230,16 @@ def _accepted(build: Any) -> set[str]:
 def _alike(a: nn.Module, b: nn.Module) -> bool:
     """Whether two stages on the same source compute the same."""
     return type(a) is type(b) and _settings(a) == _settings(b) and _same_tensors(a, b)
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """Copy a module and its parts, but not their tensors, which both hold."""
+    twin = copy.copy(module)
+    twin._buffers = dict(module._buffers)
+    twin._modules = {
+        name: None if part is None else _twin(part) for name, part in module._modules.items()
+    }
+    return twin
 
 
 def _settings(stage: nn.Module) -> dict[str, Any]:

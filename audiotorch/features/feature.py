@@ -95,8 +95,7 @@ class Feature(Walker):
         super().__init__()
         # Not annotated in the class: TorchScript would take that for the module's type.
         self.source: Any = Waveform() if source is None else source
-        below: Any = self.source
-        self.min_samples = int(below.min_samples)
+        self.min_samples = int(getattr(self.source, "min_samples", 1))
 
     def derive(self, x: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return this stage's output from its source's.

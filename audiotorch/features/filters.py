@@ -10,8 +10,8 @@ from audiotorch.errors import ParameterError
 from audiotorch.features.wavelets import C1_HZ
 
 __all__ = [
-    "chroma_bank",
-    "chroma_fold",
+    "chroma_bins",
+    "cq_to_chroma",
     "dct_matrix",
     "hz_to_mel",
     "mel_bank",
@@ -58,26 +58,23 @@ def window(name: str, win_length: int, n_fft: int) -> Tensor:
     return torch.from_numpy(np.pad(values, (left, n_fft - win_length - left)))
 
 
-def symmetric_window(name: str, size: int) -> Tensor:
+def symmetric_window(name: str, size: int) -> np.ndarray:
     """Return a symmetric window, for smoothing.
 
     Args:
         name: any name that `scipy.signal.get_window` knows, such as `"hann"`.
-        size: samples of the window, at least 1.
+        size: its length.
 
     Shape:
         - Output: `(size,)`, float64.
 
     Raises:
         ParameterError: unknown name.
-
-    Reference:
-        Same values as `librosa.filters.get_window(fftbins=False)`.
     """
     import scipy.signal
 
     try:
-        return torch.from_numpy(scipy.signal.get_window(name, size, fftbins=False))
+        return np.asarray(scipy.signal.get_window(name, size, fftbins=False))
     except ValueError as error:
         raise ParameterError(f"window={name!r}: scipy.signal.get_window says: {error}") from error
 
@@ -234,72 +231,73 @@ def dct_matrix(n_out: int, n_in: int, *, dct_type: int = 2, norm: str | None = "
     return torch.from_numpy(matrix[:n_out].copy())
 
 
-def chroma_bank(
-    sample_rate: int,
-    n_fft: int,
-    n_chroma: int = 12,
-    *,
-    tuning: float = 0.0,
-    ctroct: float = 5.0,
-    octwidth: float | None = 2.0,
-    base_c: bool = True,
-) -> Tensor:
-    """Return the weights by which FFT bins add to pitch classes.
+def chroma_bins(
+    sample_rate: int, n_fft: int, n_chroma: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Place the FFT bins on the scale whose A4 is 440 Hz.
 
     Args:
         sample_rate: Hz.
         n_fft: FFT size in samples.
-        n_chroma: pitch classes.
-        tuning: deviation from A4 = 440 Hz, in steps of the scale.
-        ctroct: octave that counts most.
-        octwidth: spread of the weights around it, octaves; `None` = all count alike.
-        base_c: the first class is C, not A.
+        n_chroma: pitch classes of an octave.
 
     Shape:
-        - Output: `(n_chroma, 1 + n_fft // 2)`, float32.
+        - Output: three times `(1 + n_fft // 2,)`, float64: each bin's pitch above A0 = 27.5 Hz in
+          pitch classes and in octaves, and its width in pitch classes, at least 1.
 
     Reference:
-        Same values as `librosa.filters.chroma`.
+        Same values as inside `librosa.filters.chroma`, which puts the bin of 0 Hz one and a half
+        octaves below the first.
     """
-    concert = 440.0 * 2.0 ** (tuning / n_chroma)
-    hz = np.arange(1, n_fft) * (sample_rate / n_fft)
-    pitch = n_chroma * np.log2(hz / (concert / 16))
-    # Bin 0 has no pitch: it is put an octave and a half below bin 1.
-    pitch = np.concatenate([[pitch[0] - 1.5 * n_chroma], pitch])
-    width = np.concatenate([np.maximum(np.diff(pitch), 1.0), [1.0]])
-    half = round(n_chroma / 2)
-    distance = (pitch - np.arange(n_chroma)[:, None] + half + 10 * n_chroma) % n_chroma - half
-    bank = np.exp(-0.5 * (2 * distance / width) ** 2)
-    length = np.sqrt((bank**2).sum(axis=0))
-    bank = bank / np.where(length < np.finfo(float).tiny, 1.0, length)
-    if octwidth is not None:
-        bank = bank * np.exp(-0.5 * ((pitch / n_chroma - ctroct) / octwidth) ** 2)
-    if base_c:
-        bank = np.roll(bank, -3 * (n_chroma // 12), axis=0)
-    return torch.from_numpy(bank[:, : 1 + n_fft // 2].astype(np.float32))
+    frequencies = np.arange(1, 2 + n_fft // 2) * (sample_rate / n_fft)
+    classes = n_chroma * np.log2(frequencies / 27.5)
+    classes = np.concatenate([[classes[0] - 1.5 * n_chroma], classes])
+    width = np.maximum(np.diff(classes), 1.0)
+    classes = classes[:-1]
+    return classes, classes / n_chroma, width
 
 
-def chroma_fold(
-    n_bins: int, bins_per_octave: int, n_chroma: int = 12, *, fmin: float | None = None
+def cq_to_chroma(
+    n_bins: int,
+    bins_per_octave: int,
+    n_chroma: int = 12,
+    *,
+    fmin: float | None = None,
+    window: Sequence[float] | None = None,
+    base_c: bool = True,
 ) -> Tensor:
-    """Return the matrix that sums constant-Q bins into pitch classes, the first of them C.
+    """Return the weights with which constant-Q bins add up to pitch classes.
 
     Args:
         n_bins: bins of the transform.
-        bins_per_octave: a multiple of `n_chroma`.
-        n_chroma: pitch classes.
-        fmin: centre of the lowest bin, Hz; `None` = the note C1.
+        bins_per_octave: steps of an octave, a multiple of `n_chroma`.
+        n_chroma: pitch classes of an octave.
+        fmin: centre of the lowest bin, Hz; `None` = the note C1, 32.7 Hz.
+        window: weights with which each pitch class's neighbouring bins count too.
+        base_c: the first row is C, else A.
 
     Shape:
-        - Output: `(n_chroma, n_bins)`, float32, of ones and zeros.
+        - Output: `(n_chroma, n_bins)`, float32.
+
+    Raises:
+        ParameterError: `bins_per_octave` is no multiple of `n_chroma`.
 
     Reference:
         Same values as `librosa.filters.cq_to_chroma`.
     """
-    per_class = bins_per_octave // n_chroma
-    # A class takes in the bins around its note, so half of them come before it.
-    fold = np.roll(np.repeat(np.eye(n_chroma), per_class, axis=1), -(per_class // 2), axis=1)
-    fold = np.tile(fold, -(-n_bins // bins_per_octave))[:, :n_bins]
-    above_c = 0.0 if fmin is None else (12 * np.log2(fmin / 440.0) + 69) % 12
-    shift = int(np.round(above_c * (n_chroma / 12)))
-    return torch.from_numpy(np.roll(fold, shift, axis=0).astype(np.float32))
+    if bins_per_octave < 1 or bins_per_octave % n_chroma:
+        raise ParameterError(
+            f"bins_per_octave={bins_per_octave}: must be a multiple of n_chroma={n_chroma}"
+        )
+    merged = bins_per_octave // n_chroma
+    # A pitch class's own bin is the middle one of those merged.
+    column = (np.arange(n_bins) + merged // 2) // merged % n_chroma
+    semitones = 12.0 * np.log2((C1_HZ if fmin is None else fmin) / C1_HZ) % 12.0
+    turn = round((semitones - (0.0 if base_c else 9.0)) * n_chroma / 12.0)
+    bank = np.arange(n_chroma)[:, None] == (column + turn) % n_chroma
+    weights = bank.astype(np.float32)
+    if window is not None:
+        import scipy.signal
+
+        weights = scipy.signal.convolve(weights, np.atleast_2d(window), mode="same")
+    return torch.from_numpy(weights.astype(np.float32))

@@ -18,7 +18,6 @@ __all__ = [
     "length_mask",
     "mask_frames",
     "mask_samples",
-    "normalize",
     "pad_ends",
     "power_to_db",
     "safe_sqrt",
@@ -266,30 +265,3 @@ def frame_sums(x: Tensor, frame_length: int, hop_length: int, padding: int) -> T
     n_blocks = frame_length // block + n_more * (hop_length // block)
     blocks = padded.reshape(x.shape[0], n_blocks, block).sum(-1)
     return blocks.unfold(-1, frame_length // block, hop_length // block).sum(-1)
-
-
-def normalize(x: Tensor, norm: Optional[float]) -> Tensor:
-    """Divide rows by their norm, those by 1 whose norm is below the dtype's least normal number.
-
-    Args:
-        x: any rows.
-        norm: `inf` (greatest magnitude), the exponent of another norm, or `None` = as it is.
-
-    Shape:
-        - Input: `(..., n)`
-        - Output: as the input.
-
-    Reference:
-        Same values as `librosa.util.normalize`.
-    """
-    if norm is None:
-        return x
-    if norm == float("inf"):
-        length = x.abs().amax(dim=-1, keepdim=True)
-    elif norm == 1.0:
-        length = x.abs().sum(dim=-1, keepdim=True, dtype=torch.float64)
-    else:
-        power = x.double().abs().pow(norm).sum(dim=-1, keepdim=True)
-        length = power.clamp(min=1e-300).pow(1.0 / norm)  # whose slope at 0 is infinite
-    least = 1.1754943508222875e-38 if x.dtype == torch.float32 else 2.2250738585072014e-308
-    return x / length.masked_fill(length < least, 1.0).to(x.dtype)

@@ -10,7 +10,12 @@ from audiotorch.features.cepstrum import MFCC, Delta, MFCCDelta
 from audiotorch.features.chroma import ChromaSTFT
 from audiotorch.features.extractor import SharedStages
 from audiotorch.features.feature import Walker
-from audiotorch.features.functional import check_feature, check_waveform, length_mask
+from audiotorch.features.functional import (
+    check_feature,
+    check_waveform,
+    length_mask,
+    safe_sqrt,
+)
 from audiotorch.features.level import RMS, ZeroCrossingRate
 from audiotorch.features.spectral import SpectralBandwidth, SpectralCentroid, SpectralRolloff
 from audiotorch.features.spectrogram import MelSpectrogram, PowerToDB
@@ -64,7 +69,7 @@ class StatisticsPooling(nn.Module):
         found: Dict[str, Tensor] = {"mean": mean}
         if "std" in self.statistics:
             deviation = (feature - mean.unsqueeze(-1)).masked_fill(~mask, 0.0)
-            found["std"] = (deviation.square().sum(-1) / count).sqrt()
+            found["std"] = safe_sqrt(deviation.square().sum(-1) / count)
         empty = (frame_counts == 0).unsqueeze(-1)
         if "min" in self.statistics:
             lowest = feature.masked_fill(~mask, float("inf")).amin(-1)

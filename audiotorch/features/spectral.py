@@ -261,8 +261,10 @@ class SpectralFlatness(Feature):
     def derive(self, specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the flatness of powers `(batch, freq, frames)`."""
         rows = specgram.transpose(-1, -2).clamp(min=self.amin)
-        flatness = rows.log().mean(dim=-1, keepdim=True).exp() / rows.mean(dim=-1, keepdim=True)
-        flatness = flatness.transpose(-1, -2)
+        # In float64: in float32 the order of a sum, and so a clip's padding, shows.
+        logarithm = rows.log().mean(dim=-1, keepdim=True, dtype=torch.float64)
+        mean = rows.mean(dim=-1, keepdim=True, dtype=torch.float64)
+        flatness = (logarithm.exp() / mean).to(specgram.dtype).transpose(-1, -2)
         return flatness if lengths is None else mask_frames(flatness, self.frame_counts(lengths))
 
 
