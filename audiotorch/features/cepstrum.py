@@ -74,10 +74,16 @@ class MFCC(Feature):
 
     def derive(self, mel_specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the coefficients of a mel spectrogram `(batch, n_mels, frames)`."""
-        db = power_to_db(mel_specgram)
-        # In float64: sums of 128 equal numbers, as in silence, lose 1e-3 dB in float32.
-        mfcc = torch.matmul(self.dct.double(), db.double()).to(db.dtype)
+        mfcc = _cepstrum(mel_specgram, self.dct).to(mel_specgram.dtype)
         return mfcc if lengths is None else mask_frames(mfcc, self.frame_counts(lengths))
+
+
+def _cepstrum(mel_specgram: Tensor, dct: Tensor) -> Tensor:
+    """Cosine transform of decibels, float64.
+
+    Sums of 128 equal numbers, as in silence, lose 1e-3 dB in float32.
+    """
+    return torch.matmul(dct.double(), power_to_db(mel_specgram).double())
 
 
 class Delta(nn.Module):
@@ -179,6 +185,7 @@ class MFCCDelta(Feature):
     """
 
     passes_on_to = MFCC
+    dct: Tensor
 
     def __init__(
         self,
@@ -190,11 +197,16 @@ class MFCCDelta(Feature):
         width: int = 9,
         **mfcc: Any,
     ) -> None:
-        super().__init__(MFCC(sample_rate, n_fft, hop_length, **mfcc))
+        cepstrum = MFCC(sample_rate, n_fft, hop_length, **mfcc)
+        super().__init__(cepstrum.source)
+        self.register_buffer("dct", cepstrum.dct, persistent=False)
         self.delta = Delta(order, width)
         self.sample_rate = sample_rate
         self.min_samples = (width - 1) * hop_length
 
-    def derive(self, mfcc: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the deltas of coefficients `(batch, n_mfcc, frames)`."""
-        return self.delta(mfcc, None if lengths is None else self.frame_counts(lengths))
+    def derive(self, mel_specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the deltas of a mel spectrogram `(batch, n_mels, frames)`."""
+        # Not of MFCC rounded to float32: a delta's range may be a thousandth of a coefficient.
+        mfcc = _cepstrum(mel_specgram, self.dct)
+        counts = None if lengths is None else self.frame_counts(lengths)
+        return self.delta(mfcc, counts).to(mel_specgram.dtype)

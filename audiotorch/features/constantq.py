@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from audiotorch.errors import ParameterError
 from audiotorch.features.decimate import Decimate
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import mask_frames, pad_ends
+from audiotorch.features.functional import mask_frames, pad_ends, safe_sqrt
 from audiotorch.features.octaves import OctaveBank, Plan, Settings, plan
 from audiotorch.features.tuning import Tuning
 from audiotorch.features.wavelets import C1_HZ, frequencies_of
@@ -221,7 +221,8 @@ def _check_ranges(gamma: float | None, sparsity: float, pad_mode: str) -> None:
 
 def _magnitude(parts: Tensor) -> Tensor:
     """Return the root of the squares' sum over the axis before the last; without slope at 0."""
-    # Near float32's smallest number, and with an exact root, so that silence gives exactly 0.
-    root = 2.0**-62
-    power = parts[..., 0, :].square() + parts[..., 1, :].square()
-    return power.clamp(min=root * root).sqrt() - root
+    real, imaginary = parts[..., 0, :], parts[..., 1, :]
+    if not parts.requires_grad:
+        # Squares would vanish below 1e-19, which chroma of a fading clip still shows.
+        return torch.hypot(real, imaginary)
+    return safe_sqrt(real.square() + imaginary.square())
