@@ -137,6 +137,7 @@ def quietly(reference: Callable[..., np.ndarray], clip: np.ndarray, rate: int) -
     """Call librosa; its notice about clips shorter than a window is expected."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"n_fft=\d+ is too large for input signal")
+        warnings.filterwarnings("ignore", message="Trying to estimate tuning from empty")
         return reference(clip, rate)
 
 
