@@ -13,8 +13,8 @@ from audiotorch.features.functional import check_waveform, is_plain_cpu, mask_sa
 
 __all__ = ["Feature", "Walker", "Waveform", "check_positive", "walk", "walks"]
 
-# Samples of a chunk: what a few stages make of it still fits a core's cache.
-CHUNK_SAMPLES = 1 << 18
+# Samples of a chunk: four clips of 5 s, so that small steps cost little beside the large ones.
+CHUNK_SAMPLES = 1 << 19
 
 
 class Waveform(nn.Module):
@@ -170,6 +170,10 @@ def walk(compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor
     """
     batch, n_samples = waveform.shape
     n_threads = torch.get_num_threads()
+    # glibc gives memory back after each chunk, and fetching it anew would take as long as the work.
+    # Freeing one large block makes it keep as much for good.
+    block = torch.empty(31 << 20, dtype=torch.uint8)
+    del block
     # Chunks of whole clips, at least one for each thread.
     step = max(1, min(CHUNK_SAMPLES // n_samples, -(-batch // n_threads)))
 
