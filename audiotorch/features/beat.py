@@ -5,10 +5,10 @@ from typing import Any, Optional, Tuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from audiotorch.errors import ParameterError
-from audiotorch.features.feature import check_positive, walk, walks
+from audiotorch.features.feature import Walker, check_positive
 from audiotorch.features.functional import check_waveform, length_mask
 from audiotorch.features.onset import OnsetStrength
 from audiotorch.features.rhythm import Tempo
@@ -16,7 +16,7 @@ from audiotorch.features.rhythm import Tempo
 __all__ = ["BeatTracker"]
 
 
-class BeatTracker(nn.Module):
+class BeatTracker(Walker):
     """Where the beats of a piece of music are, and how many there are in a minute.
 
     With one tempo for the whole clip, of all series of frames that one is taken whose sum of
@@ -115,21 +115,18 @@ class BeatTracker(nn.Module):
     def _measure(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
         """Return onset strength and its tempo, walked in chunks where that is quicker."""
         if not torch.jit.is_scripting():
-            if walks(waveform):
-                return self._walk(waveform, lengths)
-        return self._compute(waveform, lengths)
+            if self._walks(waveform):
+                answer: Tuple[Tensor, Tensor] = self._walk(waveform, lengths)
+                return answer
+        return self.compute(waveform, lengths)
 
-    def _compute(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+    def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+        """Return onset strength and tempo of `(batch, time)` at once, without chunks."""
         onset: Tensor = self.tempo.source.compute(waveform, lengths)
         if self.bpm > 0:
             return onset, torch.full_like(onset[:, 0, :1], self.bpm)
         tempo: Tensor = self.tempo.derive(onset, lengths)
         return onset, tempo
-
-    @torch.jit.unused
-    def _walk(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
-        answer: Tuple[Tensor, Tensor] = walk(self._compute, waveform, lengths)
-        return answer
 
     def _search(
         self, onset: Tensor, tempo: Tensor, lengths: Optional[Tensor]

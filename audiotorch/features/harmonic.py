@@ -218,6 +218,11 @@ class HPSS(nn.Module):
             **stft,
         )
 
+    @torch.jit.unused
+    def compile(self, **options: Any) -> None:
+        """Let `torch.compile` fuse the separation, as `Feature.compile` does; same arguments."""
+        self.separation.compile(**options)
+
     def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
         """Return both parts; shapes and errors as in the class docstring."""
         parts = self.separation(waveform, lengths)
