@@ -7,7 +7,12 @@ import torch
 from audiotorch.features import SpectrogramImage
 
 HOP = 512
+TINY = {"sample_rate": 8000, "n_fft": 16, "hop_length": 4}
 NINE_FRAMES = 8 * HOP
+
+
+def centred_frames(n: int) -> int:
+    return 1 + n // HOP
 
 
 def mel_of(y: np.ndarray, rate: int, n_mels: int = 128) -> np.ndarray:

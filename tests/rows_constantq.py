@@ -4,17 +4,13 @@ import librosa
 import numpy as np
 import torch
 from contract import Row, peak_error, share_beyond
+from references import centred_frames
 
 from audiotorch.features import CQT, VQT, Tuning
 
-HOP = 512
 # As soxr, librosa's resampler, works in float32 always.
 MAGNITUDE = {torch.float64: 1e-5, torch.float32: 1e-5}
 TINY = {"sample_rate": 8000, "hop_length": 4, "fmin": 500.0, "n_bins": 6, "bins_per_octave": 3}
-
-
-def centred_frames(n: int) -> int:
-    return 1 + n // HOP
 
 
 def octaves(rate: int) -> int:

@@ -4,6 +4,7 @@ import librosa
 import numpy as np
 import torch
 from contract import Row, peak_error, relative_error
+from references import TINY
 from torch import Tensor, nn
 
 from audiotorch.features import HPSS, Harmonic, HarmonicRatio
@@ -11,7 +12,6 @@ from audiotorch.features import HPSS, Harmonic, HarmonicRatio
 __all__ = ["ROWS", "Both", "hpss_of"]
 
 WAVEFORMS = {torch.float64: 1e-7, torch.float32: 1e-5}
-TINY = {"sample_rate": 8000, "n_fft": 16, "hop_length": 4}
 HAMMING = {"hop_length": 300, "win_length": 1200, "window": "hamming", "center": False}
 MARGINS = {"kernel_size": (13, 20), "power": 1.0, "margin": (1.5, 4.0), "pad_mode": "reflect"}
 SIZES = [

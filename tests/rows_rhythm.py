@@ -4,13 +4,13 @@ import librosa
 import numpy as np
 import torch
 from contract import Row, absolute_error, peak_error, unequal_frames
+from references import HOP, centred_frames
 from torch import Tensor, nn
 
 from audiotorch.features import BeatTracker, OnsetStrength, Tempo, Tempogram
 
 __all__ = ["ROWS"]
 
-HOP = 512
 TINY = {"sample_rate": 8000, "n_fft": 16, "hop_length": 4, "n_mels": 4}
 
 # librosa rounds spectra and decibels of up to 100 to float32: 8e-6 dB each.
@@ -22,10 +22,6 @@ SAME = {torch.float64: 1e-9, torch.float32: 1e-4}
 # In a pause, beats 67 and then 68 frames apart score exactly as much as 68 and then 67: which it is
 # hangs on the last bit of the onsets, and two frames of the 431 in 5 s differ.
 EQUAL_PATHS = {torch.float64: 5e-3, torch.float32: 5e-3}
-
-
-def centred_frames(n: int) -> int:
-    return 1 + n // HOP
 
 
 class BeatsAndTempo(nn.Module):

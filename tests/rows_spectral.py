@@ -4,6 +4,7 @@ import librosa
 import numpy as np
 import torch
 from contract import Row, absolute_error, relative_error, unequal_frames
+from references import TINY, centred_frames
 
 from audiotorch.features import (
     RMS,
@@ -16,13 +17,7 @@ from audiotorch.features import (
     ZeroCrossingRate,
 )
 
-HOP = 512
-TINY = {"sample_rate": 8000, "n_fft": 16, "hop_length": 4}
 TINY_FRAMES = {"sample_rate": 8000, "frame_length": 16, "hop_length": 4}
-
-
-def centred_frames(n: int) -> int:
-    return 1 + n // HOP
 
 
 def hertz(ours: np.ndarray, expected: np.ndarray) -> float:

@@ -28,7 +28,9 @@ from contract import (
 from references import (
     HOP,
     NINE_FRAMES,
+    TINY,
     band_image,
+    centred_frames,
     clip_image,
     dataset_image,
     fitted_image,
@@ -63,11 +65,6 @@ SHARE_OF_RANGE = {torch.float64: 1e-9, torch.float32: 1e-5}
 NORMALIZED = {torch.float64: 1e-8, torch.float32: 2e-4}
 
 
-def centred_frames(n: int) -> int:
-    return 1 + n // HOP
-
-
-TINY = {"sample_rate": 8000, "n_fft": 16, "hop_length": 4}
 SIZES = [
     (Spectrogram, {"n_fft": 0}, r"n_fft=0: must be greater than 0"),
     (Spectrogram, {"hop_length": -1}, r"hop_length=-1: must be greater than 0"),
