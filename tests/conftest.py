@@ -2,6 +2,7 @@
 
 import csv
 import os
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,14 @@ import pytest
 import scipy.signal
 import soundfile
 import torch
+
+# librosa's compiled functions: two processes that fill one cache at the same time can each load
+# what the other compiled for other types, and crash. Set before numba is loaded.
+os.environ["NUMBA_CACHE_DIR"] = str(
+    Path(tempfile.gettempdir())
+    / f"audiotorch-numba-{os.getuid()}"
+    / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+)
 
 SIGNAL_RATE = 22050
 MAX_SECONDS = 5

@@ -112,6 +112,13 @@ def test_gradients_take_the_batch_whole():
         assert walks(waveform)
 
 
-def test_small_batches_take_no_walk():
-    assert not walks(torch.zeros(4, 100))
-    assert not walks(torch.zeros(1, 10_000_000))
+@pytest.mark.parametrize("shape", [(1, 9000), (3, 0), (2, 1)])
+def test_small_batches_are_one_chunk(shape):
+    seen = []
+    walk(lambda x, _: seen.append(x.shape), torch.zeros(shape), None)
+    assert seen == [shape]
+
+
+def test_an_empty_batch_takes_no_walk():
+    assert not walks(torch.zeros(0, 9000))
+    assert Spectrogram()(torch.zeros(0, 9000)).shape == (0, 1025, 18)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature
-from audiotorch.features.functional import check_feature, mask_frames, power_to_db
-from audiotorch.features.spectrogram import MelSpectrogram
+from audiotorch.features.functional import check_feature, mask_frames
+from audiotorch.features.spectrogram import MelDecibels
 
 __all__ = ["MFCC", "Delta", "MFCCDelta"]
 
@@ -46,7 +46,7 @@ class MFCC(Feature):
         torch.Size([3, 20, 44])
     """
 
-    passes_on_to = MelSpectrogram
+    passes_on_to = MelDecibels
     dct: Tensor
 
     def __init__(
@@ -61,7 +61,7 @@ class MFCC(Feature):
         lifter: float = 0.0,
         **mel: Any,
     ) -> None:
-        super().__init__(MelSpectrogram(sample_rate, n_fft, hop_length, **mel))
+        super().__init__(MelDecibels(sample_rate, n_fft, hop_length, **mel))
         self.sample_rate = sample_rate
         self.n_mfcc = n_mfcc
         if lifter < 0:
@@ -72,18 +72,18 @@ class MFCC(Feature):
             dct = dct * torch.from_numpy(1 + (lifter / 2) * np.sin(angle))[:, None]
         self.register_buffer("dct", dct, persistent=False)
 
-    def derive(self, mel_specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the coefficients of a mel spectrogram `(batch, n_mels, frames)`."""
-        mfcc = _cepstrum(mel_specgram, self.dct).to(mel_specgram.dtype)
+    def derive(self, db: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the coefficients of a mel spectrogram in dB, `(batch, n_mels, frames)`."""
+        mfcc = _cepstrum(db, self.dct).to(db.dtype)
         return mfcc if lengths is None else mask_frames(mfcc, self.frame_counts(lengths))
 
 
-def _cepstrum(mel_specgram: Tensor, dct: Tensor) -> Tensor:
+def _cepstrum(db: Tensor, dct: Tensor) -> Tensor:
     """Cosine transform of decibels, float64.
 
     Sums of 128 equal numbers, as in silence, lose 1e-3 dB in float32.
     """
-    return torch.matmul(dct.double(), power_to_db(mel_specgram).double())
+    return torch.matmul(dct.double(), db.double())
 
 
 class Delta(nn.Module):
@@ -139,27 +139,26 @@ class Delta(nn.Module):
                 f"feature: has {feature.shape[-1]} frames, Delta needs at least "
                 f"width={self.width}; pad the clip, or lower width"
             )
-        n_frames = feature.shape[-1]
-        frame = torch.arange(n_frames, device=feature.device)
-        if frame_counts is None:
-            last = torch.full_like(frame, n_frames)
-        else:
-            last = frame_counts.clamp(min=self.width).unsqueeze(-1)
-        # Frame t is fitted in the window that starts at s, and stands at o = t - s inside it.
-        start = torch.minimum((frame - self.width // 2).clamp(min=0), last - self.width)
-        offset = (frame - start).clamp(max=self.width - 1)
-        weights = self.weights.double()[offset].unsqueeze(-3)
-        position = start.unsqueeze(-1) + torch.arange(self.width, device=feature.device)
-        position = position.flatten(-2).unsqueeze(-2)
-        position = position.expand(feature.shape[:-1] + position.shape[-1:])
-        windows = feature.gather(-1, position).unflatten(-1, (n_frames, self.width))
         # In float64: where the terms nearly cancel, float32 leaves too little. The weights sum to
         # 0, so taking one frame off changes nothing, but keeps the delta of a constant at 0.
-        windows = windows.double()
-        middle = self.width // 2
-        windows = windows - windows[..., middle : middle + 1]
-        delta = (windows * weights).sum(dim=-1).to(feature.dtype)
-        return mask_frames(delta, frame_counts)
+        x, weights, half = feature.double(), self.weights.double(), self.width // 2
+        n_frames = feature.shape[-1]
+        middle = x[..., half : n_frames - half]
+        delta = torch.zeros_like(middle)
+        for k in range(self.width):
+            delta = delta + weights[half, k] * (x[..., k : n_frames - 2 * half + k] - middle)
+        first = x[..., : self.width]
+        head = torch.matmul(first - first[..., :1], weights[:half].transpose(0, 1))
+        # The last frames are each clip's own.
+        place = torch.arange(n_frames - self.width, n_frames, device=x.device)
+        if frame_counts is not None:
+            ahead = n_frames - frame_counts.clamp(min=self.width)
+            place = place - ahead.unsqueeze(-1).unsqueeze(-1)
+        last = x.gather(-1, place.expand(x.shape[:-1] + place.shape[-1:]))
+        tail = torch.matmul(last - last[..., -1:], weights[half + 1 :].transpose(0, 1))
+        delta = torch.cat([head, delta, torch.zeros_like(tail)], dim=-1)
+        delta = delta.scatter(-1, place[..., half + 1 :].expand(tail.shape), tail)
+        return mask_frames(delta.to(feature.dtype), frame_counts)
 
 
 class MFCCDelta(Feature):
@@ -204,9 +203,9 @@ class MFCCDelta(Feature):
         self.sample_rate = sample_rate
         self.min_samples = (width - 1) * hop_length
 
-    def derive(self, mel_specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the deltas of a mel spectrogram `(batch, n_mels, frames)`."""
+    def derive(self, db: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the deltas of a mel spectrogram in dB, `(batch, n_mels, frames)`."""
         # Not of MFCC rounded to float32: a delta's range may be a thousandth of a coefficient.
-        mfcc = _cepstrum(mel_specgram, self.dct)
+        mfcc = _cepstrum(db, self.dct)
         counts = None if lengths is None else self.frame_counts(lengths)
-        return self.delta(mfcc, counts).to(mel_specgram.dtype)
+        return self.delta(mfcc, counts).to(db.dtype)

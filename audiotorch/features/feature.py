@@ -70,7 +70,7 @@ class Walker(nn.Module):
 
     @torch.jit.unused
     def _walks(self, waveform: Tensor) -> bool:
-        return walks(waveform) or (self._compiled is not None and is_plain_cpu(waveform))
+        return walks(waveform)
 
     @torch.jit.unused
     def _walk(self, waveform: Tensor, lengths: Optional[Tensor]) -> Any:
@@ -153,7 +153,7 @@ def check_positive(**values: float | None) -> None:
 
 def walks(waveform: Tensor) -> bool:
     """Say whether a batch `(batch, time)` is to be walked in chunks: see `Feature`."""
-    return is_plain_cpu(waveform) and waveform.shape[0] > 1 and waveform.numel() > CHUNK_SAMPLES
+    return is_plain_cpu(waveform) and waveform.shape[0] > 0
 
 
 def walk(compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor]) -> Any:
@@ -175,7 +175,7 @@ def walk(compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor
     block = torch.empty(31 << 20, dtype=torch.uint8)
     del block
     # Chunks of whole clips, at least one for each thread.
-    step = max(1, min(CHUNK_SAMPLES // n_samples, -(-batch // n_threads)))
+    step = max(1, min(CHUNK_SAMPLES // max(1, n_samples), -(-batch // n_threads)))
 
     def run(start: int) -> Any:
         part = slice(start, start + step)
@@ -186,6 +186,8 @@ def walk(compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor
         return compute(waveform[part], own)
 
     starts = range(0, batch, step)
+    if len(starts) == 1:
+        return run(0)
     if n_threads == 1:
         return _gather(map(run, starts), batch)
     # Each thread sets torch's own threads to one for itself, and by that also for threads to come:

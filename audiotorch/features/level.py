@@ -68,8 +68,8 @@ class ZeroCrossingRate(Feature):
         """Return the rate of waveforms `(batch, time)`."""
         _check_frames(waveform, self.frame_length, self.center)
         # -1 or 0, in floats: comparisons are slow on CPUs.
-        negative = (waveform + self.threshold).sign().clamp(max=0.0)
-        crossing = (negative[:, 1:] - negative[:, :-1]).abs()
+        negative = (waveform.detach() + self.threshold).sign_().clamp_(max=0.0)
+        crossing = (negative[:, 1:] - negative[:, :-1]).abs_()
         crossing = torch.nn.functional.pad(crossing, [1, 0])
         if lengths is not None:
             # The repeated end has no crossings, and neither has the step to the zeros behind it.

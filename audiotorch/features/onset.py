@@ -8,8 +8,8 @@ from torch import Tensor
 
 from audiotorch.errors import ParameterError
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import mask_frames, power_to_db
-from audiotorch.features.spectrogram import MelSpectrogram
+from audiotorch.features.functional import mask_frames
+from audiotorch.features.spectrogram import MelDecibels
 
 __all__ = ["OnsetStrength"]
 
@@ -49,7 +49,7 @@ class OnsetStrength(Feature):
         torch.Size([2, 1, 44])
     """
 
-    passes_on_to = MelSpectrogram
+    passes_on_to = MelDecibels
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class OnsetStrength(Feature):
         center: bool = True,
         **mel: Any,
     ) -> None:
-        super().__init__(MelSpectrogram(sample_rate, n_fft, hop_length, **mel))
+        super().__init__(MelDecibels(sample_rate, n_fft, hop_length, **mel))
         check_positive(lag=lag, max_size=max_size)
         if aggregate not in ("mean", "median"):
             raise ParameterError(f"aggregate={aggregate!r}: must be 'mean' or 'median'")
@@ -76,10 +76,9 @@ class OnsetStrength(Feature):
         self.aggregate = aggregate
         self.delay = lag + (n_fft // (2 * hop_length) if center else 0)
 
-    def derive(self, mel_specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the onset strength of a mel spectrogram `(batch, n_mels, frames)`."""
-        n_frames = mel_specgram.shape[-1]
-        db = power_to_db(mel_specgram)
+    def derive(self, db: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the onset strength of a mel spectrogram in dB, `(batch, n_mels, frames)`."""
+        n_frames = db.shape[-1]
         earlier = db if self.max_size == 1 else _band_maximum(db, self.max_size)
         rise = torch.relu(db[..., self.lag :] - earlier[..., : -self.lag])
         if self.aggregate == "median":
