@@ -23,7 +23,7 @@ __all__ = ["AudioReader", "Source", "bit_depth", "open_source", "source_name"]
 Source = str | os.PathLike[str] | bytes | BinaryIO
 """What can be read: a path, a file's whole content, or an open binary file."""
 
-_BLOCK = 1 << 16  # frames a read call handles
+_BLOCK = 1 << 18  # frames a read call handles
 _DENSEST = 256  # samples a byte, above which a header's frame count earns no allocation
 _UNKNOWN = 1 << 62  # libsndfile gives 2**63 - 1 frames to a FLAC stream that does not state them
 _PLACEHOLDER = 0x7FFF0000  # streaming writers declare a size from here up, not knowing the real one
@@ -63,7 +63,10 @@ class AudioReader(soundfile.SoundFile):
         self.label = name
         self.n_bytes = handle.seek(0, os.SEEK_END)
         handle.seek(0)
-        super().__init__(handle)
+        # By its descriptor libsndfile reads an opened file itself, without a call back into Python
+        # every 8 KB; on Windows its descriptors are others than Python's.
+        descriptor = getattr(handle, "descriptor", None)
+        super().__init__(handle if descriptor is None else descriptor, closefd=False)
 
     def seekable(self) -> bool:
         """No: SoundFile then leaves out a seek per block.
@@ -83,8 +86,14 @@ class AudioReader(soundfile.SoundFile):
         """Frames the header states; None where it states none."""
         return None if self.frames >= _UNKNOWN else int(self.frames)
 
-    def frames_from_here(self, limit: int | None) -> Iterator[npt.NDArray[np.float32]]:
+    def frames_from_here(
+        self, limit: int | None, out: npt.NDArray[np.float32] | None = None
+    ) -> Iterator[npt.NDArray[np.float32]]:
         """Decode on, at most `limit` frames, a block `(time, channel)` at a time.
+
+        Args:
+            limit: frames; `None` = to the end.
+            out: `(limit, channel)`, of which the blocks are parts; `None` = arrays of their own.
 
         Raises:
             DecodeError: the decoder meets corrupt data.
@@ -93,7 +102,8 @@ class AudioReader(soundfile.SoundFile):
         while limit is None or done < limit:
             n = _BLOCK if limit is None else min(_BLOCK, limit - done)
             try:
-                block = self.read(n, dtype="float32", always_2d=True)
+                part = None if out is None else out[done : done + n]
+                block = self.read(n, dtype="float32", always_2d=True, out=part)
             except soundfile.LibsndfileError as error:
                 raise DecodeError(
                     f"{self.label}: corrupt after {done / self.samplerate:.3f} s of audio: "
@@ -186,8 +196,9 @@ def source_name(source: Source) -> str:
 class _Handle:
     """A binary file as libsndfile's callbacks want it: no name to guess from, no exceptions."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, descriptor: int | None = None) -> None:
         self._file = file
+        self.descriptor = descriptor
         self.read = file.read
         self.tell = file.tell
         if hasattr(file, "readinto"):
@@ -213,7 +224,8 @@ def _binary(source: Source, name: str) -> Iterator[BinaryIO]:
                 raise DecodeError(f"{name}: is a folder; name one audio file in it")
             if not stat.S_ISREG(mode):
                 raise DecodeError(f"{name}: is not a regular file; open it and pass the object")
-            handle = open(source, "rb")
+            # Unbuffered: the decoder moves in the same file.
+            handle = open(source, "rb", buffering=0)
         except FileNotFoundError as error:
             raise DecodeError(f"{name}: no such file; check the path") from error
         except (OSError, ValueError) as error:
@@ -222,7 +234,8 @@ def _binary(source: Source, name: str) -> Iterator[BinaryIO]:
                 f"{name}: cannot be opened: {reason}; check path and rights"
             ) from error
         with handle:
-            yield cast(BinaryIO, _Handle(handle))
+            descriptor = handle.fileno() if os.name == "posix" else None
+            yield cast(BinaryIO, _Handle(cast(BinaryIO, handle), descriptor))
     else:
         seekable = source if source.seekable() else io.BytesIO(source.read())
         yield cast(BinaryIO, _Handle(seekable))

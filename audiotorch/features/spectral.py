@@ -1,6 +1,6 @@
 """One or a few numbers a frame that tell a spectrum's shape."""
 
-from typing import Any, List, Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
