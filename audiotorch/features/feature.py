@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
-from audiotorch.features import fourier
 from audiotorch.features.functional import check_waveform, is_plain_cpu, mask_samples
 
 __all__ = ["Feature", "Walker", "Waveform", "check_positive", "walk", "walks"]
@@ -61,10 +60,6 @@ class Walker(nn.Module):
         Args:
             options: as `torch.compile`; shapes are dynamic unless told otherwise.
         """
-        if not hasattr(fourier.stft_by_pieces, "_torchdynamo_disable"):
-            # Its loop is no gain for the compiler. Not as a decorator, which would load all of
-            # torch's compiler with audiotorch.
-            fourier.stft_by_pieces = torch.compiler.disable(fourier.stft_by_pieces)
         compute: Any = self.compute
         self._compiled = torch.compile(compute, **{"dynamic": True, **options})
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from audiotorch.errors import ParameterError
 from audiotorch.features.functional import is_plain_cpu, length_mask, pad_ends
 
-__all__ = ["istft", "stft", "stft_by_pieces"]
+__all__ = ["istft", "stft", "transform"]
 
 
 def stft(
@@ -56,28 +56,34 @@ def stft(
         waveform = pad_ends(waveform, lengths, padding, pad_mode)
     frames = waveform.double().unfold(-1, n_fft, hop_length)
     dtype = torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
-    if not torch.jit.is_scripting():
-        if is_plain_cpu(frames):
-            return stft_by_pieces(frames, window, dtype).transpose(-1, -2)
-    return torch.fft.rfft(frames * window.double()).to(dtype).transpose(-1, -2)
+    return transform(frames, window.double(), dtype).transpose(-1, -2)
 
 
-@torch.jit.unused
-def stft_by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the transform of frames, of some 128 at a time: more would overflow the cache.
+def transform(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the Fourier transform of windowed frames.
 
     Args:
-        frames: of the waveform, float64.
-        window: as long as a frame.
+        frames: of a waveform.
+        window: as long as a frame, in the frames' precision.
         dtype: complex type of the result.
 
     Shape:
         - Input: `(batch, frames, n_fft)` and `(n_fft,)`
         - Output: `(batch, frames, 1 + n_fft // 2)`
     """
-    n_clips, n_frames, n_fft = frames.shape
-    spectrum = torch.empty(n_clips, n_frames, 1 + n_fft // 2, dtype=dtype)
-    window = window.double()
+    if not torch.jit.is_scripting():
+        if is_plain_cpu(frames):
+            answer: Tensor = _by_pieces(frames, window, dtype)
+            return answer
+    return torch.fft.rfft(frames * window).to(dtype)
+
+
+# An operator of its own: `torch.compile` could but unroll its loop.
+@torch.library.custom_op("audiotorch::transform", mutates_args=())
+def _by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the same as `transform`, of some 128 frames at a time: more overflow the cache."""
+    n_clips, n_frames, _ = frames.shape
+    spectrum = _room(frames, window, dtype)
     n_pieces = max(1, round(n_frames / 128))
     step = -(-n_frames // n_pieces)
     n_at_once = max(1, 128 // step)
@@ -86,6 +92,11 @@ def stft_by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor
             part = (slice(clip, clip + n_at_once), slice(frame, frame + step))
             spectrum[part] = torch.fft.rfft(frames[part] * window)
     return spectrum
+
+
+@_by_pieces.register_fake
+def _room(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
+    return frames.new_empty([*frames.shape[:2], 1 + frames.shape[2] // 2], dtype=dtype)
 
 
 def istft(

@@ -1,5 +1,6 @@
 """Running medians by minima and maxima of whole rows: exact, and without a sort per window."""
 
+from functools import lru_cache
 from typing import List, Tuple
 
 import torch
@@ -80,6 +81,14 @@ class MedianFilter(nn.Module):
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
         """Return the medians; shapes as in the class docstring."""
+        if not torch.jit.is_scripting():
+            if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+                medians: Tensor = _median_filter(x, counts, self.kernel_size)
+                return medians
+        return self.compute(x, counts)
+
+    def compute(self, x: Tensor, counts: Tensor) -> Tensor:
+        """Return the same as `forward`."""
         batch, n, width = x.shape
         n_tiles = (n + self.tile - 1) // self.tile
         clip = torch.arange(batch, device=x.device)
@@ -130,6 +139,22 @@ class MedianFilter(nn.Module):
             extras = [torch.stack((w[1::2, :size], w[0::2, far:]), dim=1) for w in wires]
             core = [w.flatten(0, 1) for w in merge([w.unsqueeze(1) for w in core], extras)]
         return core[0]
+
+
+# An operator of its own: the compiler would spoil the order in which rows pass through the cache.
+@torch.library.custom_op("audiotorch::median_filter", mutates_args=())
+def _median_filter(x: Tensor, counts: Tensor, kernel_size: int) -> Tensor:
+    return _filter_of(kernel_size).compute(x, counts)
+
+
+@_median_filter.register_fake
+def _like(x: Tensor, counts: Tensor, kernel_size: int) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@lru_cache(maxsize=8)
+def _filter_of(kernel_size: int) -> MedianFilter:
+    return MedianFilter(kernel_size)
 
 
 class Merge(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
+from audiotorch.features.functional import is_plain_cpu
 from audiotorch.features.wavelets import (
     Array,
     bandwidth_offsets,
@@ -93,6 +94,14 @@ class OctaveBank(nn.Module):
     def forward(self, padded: Tensor, hop_length: int, n_frames: int, matrix: Tensor) -> Tensor:
         """Return `(batch, n_frames, 2, rows)` for samples padded by half a frame at both ends."""
         frames = padded.unfold(-1, self.n_fft, hop_length)[:, :n_frames]
+        if not torch.jit.is_scripting():
+            if is_plain_cpu(frames) and len(frames) > 1:
+                # Clip by clip, so that a clip's spectra stay in the cache.
+                each = matrix if matrix.dim() == 3 else [matrix] * len(frames)
+                return torch.stack([self._apply(*part) for part in zip(frames, each, strict=True)])
+        return self._apply(frames, matrix)
+
+    def _apply(self, frames: Tensor, matrix: Tensor) -> Tensor:
         if self.first_bin >= 0:
             spectrum = torch.fft.rfft(frames)[..., self.first_bin : self.end_bin]
             frames = torch.view_as_real(spectrum).flatten(-2)

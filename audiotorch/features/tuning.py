@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature, check_positive
+from audiotorch.features.fourier import transform
 from audiotorch.features.functional import is_plain_cpu, length_mask
 
 __all__ = ["PitchHistogram", "Tuning"]
@@ -110,7 +111,7 @@ class PitchHistogram(nn.Module):
         # Few bins are peaks: the others are left out, but where shapes must not depend on values.
         is_sparse = band.device.type == "cpu"
         if not torch.jit.is_scripting():
-            is_sparse = is_plain_cpu(band)
+            is_sparse = is_plain_cpu(band) and not torch.compiler.is_compiling()
         if is_sparse:
             return self._fullest_of_few(band.contiguous(), is_peak)
         depth, step = self._peaks(left, centre, right, self.bins)
@@ -239,7 +240,8 @@ class Tuning(Feature):
             raise ParameterError("waveform: has 0 samples, needs at least 1; pad it")
         half = self.n_fft // 2
         frames = pad(waveform.detach(), [half, half]).unfold(-1, self.n_fft, self.hop_length)
-        spectrum = torch.fft.rfft(frames * self.window.to(waveform.dtype))
+        dtype = torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
+        spectrum = transform(frames, self.window.to(waveform.dtype), dtype)
         squares = torch.view_as_real(spectrum).square()
         power = squares[..., 0] + squares[..., 1]
         peak = power.amax(dim=-1, keepdim=True).sqrt()
