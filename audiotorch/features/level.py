@@ -76,8 +76,10 @@ class ZeroCrossingRate(Feature):
             crossing = mask_samples(crossing, lengths)
         padding = self.frame_length // 2 if self.center else 0
         sums = frame_sums(crossing, self.frame_length, self.hop_length, padding)
-        first = torch.nn.functional.pad(crossing, [padding, padding])
-        first = first[:, :: self.hop_length][:, : sums.shape[-1]]
+        # Each frame's first sample, 0 where it lies before or behind the clip.
+        n_frames, n_before = sums.shape[-1], (padding + self.hop_length - 1) // self.hop_length
+        first = crossing[:, n_before * self.hop_length - padding :: self.hop_length]
+        first = torch.nn.functional.pad(first, [n_before, n_frames])[:, :n_frames]
         rate = ((sums - first) / self.frame_length).unsqueeze(-2)
         # Signs know no NaN; a spoilt clip must not be answered as if it were sound.
         spoilt = waveform.sum(dim=-1, keepdim=True).isnan().unsqueeze(-1)

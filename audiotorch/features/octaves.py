@@ -98,10 +98,10 @@ class OctaveBank(nn.Module):
             if is_plain_cpu(frames) and len(frames) > 1:
                 # Clip by clip, so that a clip's spectra stay in the cache.
                 each = matrix if matrix.dim() == 3 else [matrix] * len(frames)
-                return torch.stack([self._apply(*part) for part in zip(frames, each, strict=True)])
-        return self._apply(frames, matrix)
+                return torch.stack([self._filtered(*part) for part in zip(frames, each, strict=True)])
+        return self._filtered(frames, matrix)
 
-    def _apply(self, frames: Tensor, matrix: Tensor) -> Tensor:
+    def _filtered(self, frames: Tensor, matrix: Tensor) -> Tensor:
         if self.first_bin >= 0:
             spectrum = torch.fft.rfft(frames)[..., self.first_bin : self.end_bin]
             frames = torch.view_as_real(spectrum).flatten(-2)

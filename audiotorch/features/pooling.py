@@ -59,25 +59,31 @@ class StatisticsPooling(nn.Module):
     def forward(self, feature: Tensor, frame_counts: Optional[Tensor] = None) -> Tensor:
         """Return the statistics; shapes as in the class docstring."""
         check_feature(feature, frame_counts)
+        outside: Optional[Tensor] = None
         if frame_counts is None:
             frame_counts = torch.full(
                 feature.shape[:-2], feature.shape[-1], dtype=torch.int64, device=feature.device
             )
-        mask = length_mask(frame_counts, feature.shape[-1]).unsqueeze(-2)
+        else:
+            outside = ~length_mask(frame_counts, feature.shape[-1]).unsqueeze(-2)
         count = frame_counts.clamp(min=1).unsqueeze(-1).to(feature.dtype)
-        mean = feature.masked_fill(~mask, 0.0).sum(-1) / count
+        mean = _filled(feature, outside, 0.0).sum(-1) / count
         found: Dict[str, Tensor] = {"mean": mean}
         if "std" in self.statistics:
-            deviation = (feature - mean.unsqueeze(-1)).masked_fill(~mask, 0.0)
+            deviation = _filled(feature - mean.unsqueeze(-1), outside, 0.0)
             found["std"] = safe_sqrt(deviation.square().sum(-1) / count)
         empty = (frame_counts == 0).unsqueeze(-1)
         if "min" in self.statistics:
-            lowest = feature.masked_fill(~mask, float("inf")).amin(-1)
+            lowest = _filled(feature, outside, float("inf")).amin(-1)
             found["min"] = lowest.masked_fill(empty, 0.0)
         if "max" in self.statistics:
-            highest = feature.masked_fill(~mask, float("-inf")).amax(-1)
+            highest = _filled(feature, outside, float("-inf")).amax(-1)
             found["max"] = highest.masked_fill(empty, 0.0)
         return torch.cat([found[name] for name in self.statistics], dim=-1)
+
+
+def _filled(x: Tensor, outside: Optional[Tensor], value: float) -> Tensor:
+    return x if outside is None else x.masked_fill(outside, value)
 
 
 class MFCCStatistics(nn.Module):
@@ -236,7 +242,7 @@ class SummaryVector(Walker):
         given = self.stages.compute(waveform, lengths)
         counts = None if lengths is None else self.frame_counts(lengths)
         given["mel_db"] = self.to_db(given["mel_db"], counts)
-        rows = torch.cat([x.transpose(-1, -2) for x in given.values()], dim=-1).transpose(-1, -2)
+        rows = torch.cat(list(given.values()), dim=-2)
         level = self.mean_std(rows, counts)
         extremes = self.max_min(rows[:, : self.n_extremes], counts)
         return torch.cat([level, extremes], dim=-1).index_select(-1, self.order)
