@@ -98,7 +98,8 @@ class OctaveBank(nn.Module):
             if is_plain_cpu(frames) and len(frames) > 1:
                 # Clip by clip, so that a clip's spectra stay in the cache.
                 each = matrix if matrix.dim() == 3 else [matrix] * len(frames)
-                return torch.stack([self._filtered(*part) for part in zip(frames, each, strict=True)])
+                pairs = zip(frames, each, strict=True)
+                return torch.stack([self._filtered(*pair) for pair in pairs])
         return self._filtered(frames, matrix)
 
     def _filtered(self, frames: Tensor, matrix: Tensor) -> Tensor:
