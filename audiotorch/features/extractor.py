@@ -27,7 +27,7 @@ from audiotorch.features.spectral import (
     SpectralFlatness,
     SpectralRolloff,
 )
-from audiotorch.features.spectrogram import MelSpectrogram, Spectrogram
+from audiotorch.features.spectrogram import STFT, MelSpectrogram, Spectrogram
 
 __all__ = ["FEATURES", "FeatureExtractor", "SharedStages"]
 
@@ -72,11 +72,15 @@ class SharedStages(Walker):
         - Output: a dict of what each feature gives.
     """
 
+    joined: List[str]
+
     def __init__(self, features: Mapping[str, Feature]) -> None:
         super().__init__()
         self.stages = nn.ModuleDict({"0": Waveform()})
         self.sources: Dict[str, str] = {}
+        self.joined = []
         self.outputs: Dict[str, str] = {name: self._add(each) for name, each in features.items()}
+        self._join_transforms()
 
     def _add(self, stage: Any) -> str:
         """Return the key of a stage, which may stand there already; its sources come before it."""
@@ -93,13 +97,26 @@ class SharedStages(Walker):
         self.sources[key] = source
         return key
 
+    def _join_transforms(self) -> None:
+        """Leave out transforms that only a power spectrogram uses, which is quicker by itself."""
+        for key, stage in list(self.stages.items()):
+            users = [user for user, source in self.sources.items() if source == key]
+            joined = len(users) == 1 and isinstance(self.stages[users[0]], Spectrogram)
+            if isinstance(stage, STFT) and joined and key not in self.outputs.values():
+                self.sources[users[0]] = self.sources.pop(key)
+                del self.stages[key]
+                self.joined.append(users[0])
+
     def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Dict[str, Tensor]:
         """Return all features of `(batch, time)` at once, without chunks."""
         given: Dict[str, Tensor] = {}
         for key, stage in self.stages.items():
             x = given[self.sources[key]] if key in self.sources else waveform
             waveform = given.get("0", waveform)
-            given[key] = stage.derive_beside(x, waveform, lengths)  # type: ignore[operator]
+            if key in self.joined:
+                given[key] = stage.compute(x, lengths)  # type: ignore[operator]
+            else:
+                given[key] = stage.derive_beside(x, waveform, lengths)  # type: ignore[operator]
         answer: Dict[str, Tensor] = {}
         for name, key in self.outputs.items():
             answer[name] = given[key]

@@ -8,7 +8,7 @@ from torch import Tensor
 from audiotorch.errors import ParameterError
 from audiotorch.features.functional import is_plain_cpu, length_mask, pad_ends
 
-__all__ = ["istft", "stft", "transform"]
+__all__ = ["istft", "power_of", "power_spectrum", "stft", "transform"]
 
 
 def stft(
@@ -43,7 +43,44 @@ def stft(
     Reference:
         Same values as `librosa.stft`.
     """
-    n_fft = window.shape[0]
+    frames = frame(waveform, window.shape[0], hop_length, center, pad_mode, lengths)
+    return transform(frames, window.double(), _complex(waveform)).transpose(-1, -2)
+
+
+def power_of(
+    waveform: Tensor,
+    window: Tensor,
+    hop_length: int,
+    center: bool = True,
+    pad_mode: str = "constant",
+    lengths: Optional[Tensor] = None,
+) -> Tensor:
+    """Return the squared magnitude of `stft`, without keeping that; same arguments.
+
+    Shape:
+        - Input: `(batch, time)`
+        - Output: `(batch, 1 + n_fft // 2, frames)`
+
+    Raises:
+        ParameterError: as `stft`.
+
+    Reference:
+        Same values as `numpy.abs(librosa.stft(y)) ** 2`.
+    """
+    frames = frame(waveform, window.shape[0], hop_length, center, pad_mode, lengths)
+    power = transform(frames, window.double(), _complex(waveform), power=True)
+    return power.transpose(-1, -2)
+
+
+def frame(
+    waveform: Tensor,
+    n_fft: int,
+    hop_length: int,
+    center: bool,
+    pad_mode: str,
+    lengths: Optional[Tensor],
+) -> Tensor:
+    """Return the frames of `stft` before their window, `(batch, frames, n_fft)` float64."""
     shortest = 1 if center else n_fft
     if waveform.shape[-1] < shortest:
         raise ParameterError(
@@ -54,18 +91,17 @@ def stft(
         waveform = torch.nn.functional.pad(waveform, [padding, padding])
     elif center:
         waveform = pad_ends(waveform, lengths, padding, pad_mode)
-    frames = waveform.double().unfold(-1, n_fft, hop_length)
-    dtype = torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
-    return transform(frames, window.double(), dtype).transpose(-1, -2)
+    return waveform.double().unfold(-1, n_fft, hop_length)
 
 
-def transform(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the Fourier transform of windowed frames.
+def transform(frames: Tensor, window: Tensor, dtype: torch.dtype, power: bool = False) -> Tensor:
+    """Return the Fourier transform of windowed frames, or its power.
 
     Args:
         frames: of a waveform.
         window: as long as a frame, in the frames' precision.
-        dtype: complex type of the result.
+        dtype: complex type that the transform is rounded to.
+        power: square its magnitude.
 
     Shape:
         - Input: `(batch, frames, n_fft)` and `(n_fft,)`
@@ -73,30 +109,48 @@ def transform(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
     """
     if not torch.jit.is_scripting():
         if is_plain_cpu(frames):
-            answer: Tensor = _by_pieces(frames, window, dtype)
+            answer: Tensor = _by_pieces(frames, window, dtype, power)
             return answer
-    return torch.fft.rfft(frames * window).to(dtype)
+    spectrum = torch.fft.rfft(frames * window).to(dtype)
+    return power_spectrum(spectrum) if power else spectrum
+
+
+def power_spectrum(spectrum: Tensor) -> Tensor:
+    """Return the squared magnitude of a complex tensor."""
+    # Both parts are squared at once: strided operations cost four times as much.
+    squares = torch.view_as_real(spectrum).square()
+    return squares[..., 0] + squares[..., 1]
+
+
+def _complex(waveform: Tensor) -> torch.dtype:
+    return torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
 
 
 # An operator of its own: `torch.compile` could but unroll its loop.
 @torch.library.custom_op("audiotorch::transform", mutates_args=())
-def _by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
+def _by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype, power: bool) -> Tensor:
     """Return the same as `transform`, of some 128 frames at a time: more overflow the cache."""
     n_clips, n_frames, _ = frames.shape
-    spectrum = _room(frames, window, dtype)
+    answer = _room(frames, window, dtype, power)
     n_pieces = max(1, round(n_frames / 128))
     step = -(-n_frames // n_pieces)
     n_at_once = max(1, 128 // step)
     for clip in range(0, n_clips, n_at_once):
         for frame in range(0, n_frames, step):
             part = (slice(clip, clip + n_at_once), slice(frame, frame + step))
-            spectrum[part] = torch.fft.rfft(frames[part] * window)
-    return spectrum
+            spectrum = torch.fft.rfft(frames[part] * window)
+            if power:
+                squares = torch.view_as_real(spectrum.to(dtype)).square()
+                torch.add(squares[..., 0], squares[..., 1], out=answer[part])
+            else:
+                answer[part] = spectrum
+    return answer
 
 
 @_by_pieces.register_fake
-def _room(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
-    return frames.new_empty([*frames.shape[:2], 1 + frames.shape[2] // 2], dtype=dtype)
+def _room(frames: Tensor, window: Tensor, dtype: torch.dtype, power: bool) -> Tensor:
+    shape = [*frames.shape[:2], 1 + frames.shape[2] // 2]
+    return frames.new_empty(shape, dtype=dtype.to_real() if power else dtype)
 
 
 def istft(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.fourier import stft
+from audiotorch.features.fourier import power_of, power_spectrum, stft
 from audiotorch.features.functional import (
     check_feature,
     mask_frames,
@@ -135,12 +135,21 @@ class Spectrogram(Feature):
         self.hop_length = hop_length
         self.power = float(power)
 
+    def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the spectrogram of `(batch, time)` at once, keeping no transform."""
+        below = self.source
+        if self.power != 2.0:
+            return self.derive(below.compute(waveform, lengths), lengths)
+        waveform = below.source.compute(waveform, lengths)
+        power = power_of(
+            waveform, below.window, below.hop_length, below.center, below.pad_mode, lengths
+        )
+        return power if lengths is None else mask_frames(power, self.frame_counts(lengths))
+
     def derive(self, x: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the power of a transform, or the wanted exponent of a power spectrogram."""
         if self.power == 2.0:
-            # Squares of both parts at once: strided operations cost four times as much.
-            squares = torch.view_as_real(x).square()
-            power = squares[..., 0] + squares[..., 1]
+            power = power_spectrum(x)
             return power if lengths is None else mask_frames(power, self.frame_counts(lengths))
         if self.power == 1.0:
             return safe_sqrt(x)

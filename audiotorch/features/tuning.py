@@ -241,9 +241,7 @@ class Tuning(Feature):
         half = self.n_fft // 2
         frames = pad(waveform.detach(), [half, half]).unfold(-1, self.n_fft, self.hop_length)
         dtype = torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
-        spectrum = transform(frames, self.window.to(waveform.dtype), dtype)
-        squares = torch.view_as_real(spectrum).square()
-        power = squares[..., 0] + squares[..., 1]
+        power = transform(frames, self.window.to(waveform.dtype), dtype, power=True)
         peak = power.amax(dim=-1, keepdim=True).sqrt()
         first, n_bins = self.histogram.first, self.histogram.n_bins
         band = power[..., first - 1 : first + n_bins + 1].sqrt()
