@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
-from audiotorch.features import fourier
+from audiotorch.features import fourier, rounding
 from audiotorch.features.functional import check_waveform, is_plain_cpu, mask_samples
 
 __all__ = ["Feature", "Walker", "Waveform", "check_positive", "walk", "walks"]
 
 # Samples of a chunk: four clips of 5 s, so that small steps cost little beside the large ones.
 CHUNK_SAMPLES = 1 << 19
+
+_UNCOMPILED = ((fourier, "stft_by_pieces"), (rounding, "transform"), (rounding, "invert"))
 
 
 class Waveform(nn.Module):
@@ -61,10 +63,12 @@ class Walker(nn.Module):
         Args:
             options: as `torch.compile`; shapes are dynamic unless told otherwise.
         """
-        if not hasattr(fourier.stft_by_pieces, "_torchdynamo_disable"):
-            # Its loop is no gain for the compiler. Not as a decorator, which would load all of
-            # torch's compiler with audiotorch.
-            fourier.stft_by_pieces = torch.compiler.disable(fourier.stft_by_pieces)
+        # Loops are no gain for the compiler, and numpy's bits are lost on it. Not as decorators,
+        # which would load all of torch's compiler with audiotorch.
+        for module, name in _UNCOMPILED:
+            function = getattr(module, name)
+            if not hasattr(function, "_torchdynamo_disable"):
+                setattr(module, name, torch.compiler.disable(function))
         compute: Any = self.compute
         self._compiled = torch.compile(compute, **{"dynamic": True, **options})
 

@@ -1,5 +1,6 @@
 """The short-time Fourier transform and its inverse."""
 
+from collections.abc import Callable
 from typing import Optional
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from audiotorch.errors import ParameterError
 from audiotorch.features.functional import is_plain_cpu, length_mask, pad_ends
 
-__all__ = ["istft", "stft", "stft_by_pieces"]
+__all__ = ["cut_frames", "istft", "stft", "stft_by_pieces"]
 
 
 def stft(
@@ -43,7 +44,28 @@ def stft(
     Reference:
         Same values as `librosa.stft`.
     """
-    n_fft = window.shape[0]
+    frames = cut_frames(waveform, window.shape[0], hop_length, center, pad_mode, lengths)
+    dtype = torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
+    if not torch.jit.is_scripting():
+        if is_plain_cpu(frames):
+            return stft_by_pieces(frames, window, dtype).transpose(-1, -2)
+    return torch.fft.rfft(frames * window.double()).to(dtype).transpose(-1, -2)
+
+
+def cut_frames(
+    waveform: Tensor,
+    n_fft: int,
+    hop_length: int,
+    center: bool = True,
+    pad_mode: str = "constant",
+    lengths: Optional[Tensor] = None,
+) -> Tensor:
+    """Return the frames that `stft` transforms, in float64; arguments and errors as there.
+
+    Shape:
+        - Input: `(batch, time)`
+        - Output: `(batch, frames, n_fft)`
+    """
     shortest = 1 if center else n_fft
     if waveform.shape[-1] < shortest:
         raise ParameterError(
@@ -54,22 +76,23 @@ def stft(
         waveform = torch.nn.functional.pad(waveform, [padding, padding])
     elif center:
         waveform = pad_ends(waveform, lengths, padding, pad_mode)
-    frames = waveform.double().unfold(-1, n_fft, hop_length)
-    dtype = torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
-    if not torch.jit.is_scripting():
-        if is_plain_cpu(frames):
-            return stft_by_pieces(frames, window, dtype).transpose(-1, -2)
-    return torch.fft.rfft(frames * window.double()).to(dtype).transpose(-1, -2)
+    return waveform.double().unfold(-1, n_fft, hop_length)
 
 
 @torch.jit.unused
-def stft_by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor:
+def stft_by_pieces(
+    frames: Tensor,
+    window: Tensor,
+    dtype: torch.dtype,
+    rfft: Callable[[Tensor], Tensor] = torch.fft.rfft,
+) -> Tensor:
     """Return the transform of frames, of some 128 at a time: more would overflow the cache.
 
     Args:
         frames: of the waveform, float64.
         window: as long as a frame.
         dtype: complex type of the result.
+        rfft: transforms the last axis.
 
     Shape:
         - Input: `(batch, frames, n_fft)` and `(n_fft,)`
@@ -84,7 +107,7 @@ def stft_by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype) -> Tensor
     for clip in range(0, n_clips, n_at_once):
         for frame in range(0, n_frames, step):
             part = (slice(clip, clip + n_at_once), slice(frame, frame + step))
-            spectrum[part] = torch.fft.rfft(frames[part] * window)
+            spectrum[part] = rfft(frames[part] * window)
     return spectrum
 
 

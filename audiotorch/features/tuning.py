@@ -239,7 +239,8 @@ class Tuning(Feature):
             raise ParameterError("waveform: has 0 samples, needs at least 1; pad it")
         half = self.n_fft // 2
         frames = pad(waveform.detach(), [half, half]).unfold(-1, self.n_fft, self.hop_length)
-        spectrum = torch.fft.rfft(frames * self.window.to(waveform.dtype))
+        # Scaled, which changes no pitch: else squares would vanish of frames that librosa counts.
+        spectrum = torch.fft.rfft(frames * (self.window.to(waveform.dtype) * 2.0**20))
         squares = torch.view_as_real(spectrum).square()
         power = squares[..., 0] + squares[..., 1]
         peak = power.amax(dim=-1, keepdim=True).sqrt()
