@@ -66,6 +66,17 @@ def test_a_padded_clip_gives_the_numbers_it_gives_alone(extractor):
                 assert deviation(own, answer[0]) <= 1e-6, name
 
 
+def test_a_transform_is_kept_only_where_more_than_its_power_is_used():
+    waveform, lengths = batch()
+    alone, beside = (FeatureExtractor(["rms", "mfcc", *more]) for more in ([], ["harmonic_ratio"]))
+    kept = [
+        [type(stage).__name__ for stage in each.stages.stages.values()].count("STFT")
+        for each in (alone, beside)
+    ]
+    assert kept == [0, 1]
+    assert torch.equal(alone(waveform, lengths)["mfcc"], beside(waveform, lengths)["mfcc"])
+
+
 def test_each_stage_is_computed_once(extractor):
     names = [type(stage).__name__ for stage in extractor.stages.stages.values()]
     for once in ("STFT", "MelSpectrogram", "Separation", "OnsetStrength", "MFCC"):
@@ -73,7 +84,7 @@ def test_each_stage_is_computed_once(extractor):
     assert names.count("Spectrogram") == 2  # power and magnitude
     apart = FeatureExtractor(["mfcc", "onset_strength"], mfcc={"n_mels": 40})
     names = [type(stage).__name__ for stage in apart.stages.stages.values()]
-    assert (names.count("MelSpectrogram"), names.count("STFT")) == (2, 1)
+    assert (names.count("MelSpectrogram"), names.count("Spectrogram")) == (2, 1)
 
 
 def test_settings_for_all_and_for_one():

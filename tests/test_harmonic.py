@@ -9,6 +9,7 @@ from audiotorch.features import HPSS, Harmonic, HarmonicRatio
 from audiotorch.features.filters import window
 from audiotorch.features.fourier import istft, stft
 from audiotorch.features.harmonic import Separation
+from audiotorch.features.rounding import is_faint
 
 RATE = 22050
 TIME = np.arange(RATE) / RATE
@@ -58,6 +59,52 @@ def test_harmonic_is_the_first_part():
     y = as_batch(NOISE + SINE)
     assert torch.equal(Harmonic(margin=2.0)(y), HPSS(margin=2.0)(y)[0])
     assert Harmonic().compute(y).shape == y.shape
+
+
+def interrupted(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Two sounds, and between them digital silence for longer than any filter of chroma."""
+    clip = np.concatenate((SINE + NOISE, np.zeros(5 * RATE), NOISE))
+    return torch.from_numpy(clip).to(dtype)
+
+
+SETTINGS_OF_SILENCE = [
+    {},
+    {"n_fft": 1024, "hop_length": 300, "win_length": 900},
+    {"margin": 2.0, "pad_mode": "reflect"},
+    {"center": False},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS_OF_SILENCE, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_beside_silence_librosa_is_met_to_the_last_bit(settings, dtype):
+    clip = interrupted(dtype)
+    expected = librosa.effects.harmonic(clip.numpy(), **settings)
+    assert expected[RATE : RATE + 500].any()
+    assert np.array_equal(Harmonic(**settings)(clip).numpy(), expected)
+
+
+def test_beside_silence_padding_changes_nothing():
+    clips = [interrupted(), interrupted()[: 3 * RATE], as_batch(SINE)[0], torch.zeros(0)]
+    lengths = torch.tensor([len(clip) for clip in clips])
+    batch = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    # Samples past a clip's end count for nothing, whatever they are.
+    batch[1, 3 * RATE :] = 1.0
+    kept = batch.clone()
+    together = Harmonic()(batch, lengths)
+    assert torch.equal(batch, kept)
+    for clip, own in zip(clips[:2], together, strict=False):
+        assert torch.equal(own[: len(clip)], Harmonic()(clip))
+        assert not own[len(clip) :].any()
+
+
+def test_only_silence_beside_a_sound_is_faint():
+    silence, sound, both = torch.zeros(4, 6), torch.ones(4, 6), torch.ones(4, 6)
+    both[:, 4:] = 2.0**-18
+    batch = torch.stack((silence, sound, both))
+    assert is_faint(batch, None).tolist() == [False, False, True]
+    assert is_faint(batch, torch.tensor([6, 6, 4])).tolist() == [False, False, False]
+    assert is_faint(batch, torch.tensor([0, 0, 5])).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -8,7 +8,7 @@ from torch import Tensor
 from audiotorch.errors import ParameterError
 from audiotorch.features.functional import is_plain_cpu, length_mask, pad_ends
 
-__all__ = ["istft", "power_of", "power_spectrum", "stft", "transform"]
+__all__ = ["cut_frames", "istft", "power_of", "power_spectrum", "stft", "transform"]
 
 
 def stft(
@@ -43,7 +43,7 @@ def stft(
     Reference:
         Same values as `librosa.stft`.
     """
-    frames = frame(waveform, window.shape[0], hop_length, center, pad_mode, lengths)
+    frames = cut_frames(waveform, window.shape[0], hop_length, center, pad_mode, lengths)
     return transform(frames, window.double(), _complex(waveform)).transpose(-1, -2)
 
 
@@ -67,20 +67,25 @@ def power_of(
     Reference:
         Same values as `numpy.abs(librosa.stft(y)) ** 2`.
     """
-    frames = frame(waveform, window.shape[0], hop_length, center, pad_mode, lengths)
+    frames = cut_frames(waveform, window.shape[0], hop_length, center, pad_mode, lengths)
     power = transform(frames, window.double(), _complex(waveform), power=True)
     return power.transpose(-1, -2)
 
 
-def frame(
+def cut_frames(
     waveform: Tensor,
     n_fft: int,
     hop_length: int,
-    center: bool,
-    pad_mode: str,
-    lengths: Optional[Tensor],
+    center: bool = True,
+    pad_mode: str = "constant",
+    lengths: Optional[Tensor] = None,
 ) -> Tensor:
-    """Return the frames of `stft` before their window, `(batch, frames, n_fft)` float64."""
+    """Return the frames that `stft` transforms, in float64; arguments and errors as there.
+
+    Shape:
+        - Input: `(batch, time)`
+        - Output: `(batch, frames, n_fft)`
+    """
     shortest = 1 if center else n_fft
     if waveform.shape[-1] < shortest:
         raise ParameterError(

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
+from audiotorch.features import rounding
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.fourier import istft
-from audiotorch.features.functional import mask_samples, safe_sqrt
+from audiotorch.features.fourier import istft, power_spectrum
+from audiotorch.features.functional import is_plain_cpu, mask_samples, safe_sqrt
 from audiotorch.features.median import MedianFilter
 from audiotorch.features.spectrogram import STFT
 
@@ -80,16 +81,23 @@ class Separation(Feature):
         self, spectrum: Tensor, waveform: Tensor, lengths: Optional[Tensor] = None
     ) -> Tensor:
         """Return the three from waveforms `(batch, time)` and their transform."""
-        magnitude = safe_sqrt(torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag))
+        magnitude = safe_sqrt(power_spectrum(spectrum))
         counts = None if lengths is None else self.frame_counts(lengths)
+        faint: Optional[Tensor] = None
+        if not torch.jit.is_scripting():
+            if is_plain_cpu(spectrum) and not torch.compiler.is_compiling():
+                faint = rounding.is_faint(magnitude, counts)
+                spectrum, magnitude = rounding.transform(
+                    self.source, waveform, lengths, spectrum, magnitude, faint
+                )
         lasting, broad = self.medians(magnitude, counts)
         mask = self._mask(lasting, broad, self.harmonic_margin)
-        harmonic = self._invert(spectrum * mask, waveform, lengths)
+        harmonic = self._invert(spectrum, mask, faint, waveform, lengths)
         if self.complementary:
             percussive = waveform - harmonic
         else:
             mask = self._mask(broad, lasting, self.percussive_margin)
-            percussive = self._invert(spectrum * mask, waveform, lengths)
+            percussive = self._invert(spectrum, mask, faint, waveform, lengths)
         return torch.stack((harmonic, percussive, waveform), dim=1)
 
     def masks(
@@ -147,13 +155,30 @@ class Separation(Feature):
     def _raise(self, x: Tensor) -> Tensor:
         return x.square() if self.power == 2.0 else x.pow(self.power)
 
-    def _invert(self, spectrum: Tensor, waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
+    def _invert(
+        self,
+        spectrum: Tensor,
+        mask: Tensor,
+        faint: Optional[Tensor],
+        waveform: Tensor,
+        lengths: Optional[Tensor],
+    ) -> Tensor:
+        """Return the waveform of a masked spectrum."""
         inner = self.source
         counts = None if lengths is None else self.frame_counts(lengths)
         part = istft(
-            spectrum, inner.window, inner.hop_length, waveform.shape[-1], inner.center, counts
+            spectrum * mask,
+            inner.window,
+            inner.hop_length,
+            waveform.shape[-1],
+            inner.center,
+            counts,
         )
-        return mask_samples(part, lengths)
+        part = mask_samples(part, lengths)
+        if not torch.jit.is_scripting():
+            if faint is not None:
+                return rounding.invert(inner, part, lengths, spectrum, mask, faint)
+        return part
 
 
 class HPSS(nn.Module):
