@@ -114,7 +114,8 @@ def transform(frames: Tensor, window: Tensor, dtype: torch.dtype, power: bool = 
     """
     if not torch.jit.is_scripting():
         if is_plain_cpu(frames):
-            answer: Tensor = _by_pieces(frames, window, dtype, power)
+            run = _operator if torch.compiler.is_compiling() else _by_pieces
+            answer: Tensor = run(frames, window, dtype, power)
             return answer
     spectrum = torch.fft.rfft(frames * window).to(dtype)
     return power_spectrum(spectrum) if power else spectrum
@@ -131,8 +132,6 @@ def _complex(waveform: Tensor) -> torch.dtype:
     return torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
 
 
-# An operator of its own: `torch.compile` could but unroll its loop.
-@torch.library.custom_op("audiotorch::transform", mutates_args=())
 def _by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype, power: bool) -> Tensor:
     """Return the same as `transform`, of some 128 frames at a time: more overflow the cache."""
     n_clips, n_frames, _ = frames.shape
@@ -145,17 +144,21 @@ def _by_pieces(frames: Tensor, window: Tensor, dtype: torch.dtype, power: bool) 
             part = (slice(clip, clip + n_at_once), slice(frame, frame + step))
             spectrum = torch.fft.rfft(frames[part] * window)
             if power:
-                squares = torch.view_as_real(spectrum.to(dtype)).square()
+                squares = torch.view_as_real(spectrum.to(dtype)).square_()
                 torch.add(squares[..., 0], squares[..., 1], out=answer[part])
             else:
                 answer[part] = spectrum
     return answer
 
 
-@_by_pieces.register_fake
 def _room(frames: Tensor, window: Tensor, dtype: torch.dtype, power: bool) -> Tensor:
     shape = [*frames.shape[:2], 1 + frames.shape[2] // 2]
     return frames.new_empty(shape, dtype=dtype.to_real() if power else dtype)
+
+
+# For `torch.compile`, which could but unroll the loop.
+_operator = torch.library.custom_op("audiotorch::transform", _by_pieces, mutates_args=())
+_operator.register_fake(_room)
 
 
 def istft(
