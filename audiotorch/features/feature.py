@@ -178,12 +178,12 @@ def walk(compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor
         # Full clips need no masks.
         if own is not None and bool((own >= n_samples).all()):
             own = None
-        return compute(waveform[part], own)
+        # Less bookkeeping for each operation, which tells where they are many and small.
+        with torch.inference_mode():
+            return compute(waveform[part], own)
 
     starts = range(0, batch, step)
-    if len(starts) == 1:
-        return run(0)
-    if n_threads == 1:
+    if n_threads == 1 or len(starts) == 1:
         return _gather(map(run, starts), batch)
     # Each thread sets torch's own threads to one for itself, and by that also for threads to come:
     # so the caller's number is set anew at the end.
