@@ -143,8 +143,10 @@ class Delta(nn.Module):
         # 0, so taking one frame off changes nothing, but keeps the delta of a constant at 0.
         x, weights, half = feature.double(), self.weights.double(), self.width // 2
         n_frames = feature.shape[-1]
-        windows = x.unfold(-1, self.width, 1)
-        delta = torch.matmul(windows - windows[..., half : half + 1], weights[half])
+        middle = x[..., half : n_frames - half]
+        delta = torch.zeros_like(middle)
+        for k in range(self.width):
+            delta = delta + weights[half, k] * (x[..., k : n_frames - 2 * half + k] - middle)
         first = x[..., : self.width]
         head = torch.matmul(first - first[..., :1], weights[:half].transpose(0, 1))
         # The last frames are each clip's own.

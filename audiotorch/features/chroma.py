@@ -1,7 +1,7 @@
 """Chroma: how much of each pitch class sounds, whatever the octave; and what follows from it."""
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.constantq import CQT
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import mask_frames
+from audiotorch.features.functional import is_plain_cpu, mask_frames
 from audiotorch.features.harmonic import Harmonic
 from audiotorch.features.spectrogram import Spectrogram
 from audiotorch.features.tuning import PitchHistogram
@@ -55,6 +55,7 @@ class ChromaSTFT(Feature):
         torch.Size([2, 12, 44])
     """
 
+    __jit_ignored_attributes__: ClassVar = ["_banks"]
     passes_on_to = Spectrogram
     octaves: Tensor
     distance: Tensor
@@ -101,11 +102,12 @@ class ChromaSTFT(Feature):
         else:
             fixed = self._bank(torch.tensor([tuning], dtype=torch.float64), torch.float64)
         self.register_buffer("bank", fixed, persistent=False)
+        self._banks: Any = {}
 
     def _bank(self, tuning: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the weights `(batch, n_chroma, freq)` for each clip's tuning `(batch,)`.
 
-        Made anew for each clip: kept for all hundred tunings, they would take 5 MB.
+        Made anew for each clip: a file that held them for all hundred tunings would have 5 MB more.
         """
         shift = tuning.to(dtype).reshape(-1, 1, 1)
         distance = self.distance.to(dtype) - shift
@@ -119,13 +121,29 @@ class ChromaSTFT(Feature):
             weights = weights * torch.exp(-0.5 * ((octave - self.ctroct) / self.octwidth).square())
         return weights
 
+    @torch.jit.unused
+    def _kept_bank(self, tuning: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the same as `_bank` for places on the histogram's grid, each made but once."""
+        places = tuning.tolist()
+        for place in set(places):
+            if (place, dtype) not in self._banks:
+                shift = self.histogram.edges[place : place + 1]
+                self._banks[place, dtype] = self._bank(shift, dtype)[0]
+        return torch.stack([self._banks[place, dtype] for place in places])
+
     def derive(self, specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the chroma of a spectrogram `(batch, freq, frames)`."""
         bank = self.bank.to(specgram.dtype)
         if self.histogram is not None:
             counts = None if lengths is None else self.frame_counts(lengths)
             tuning = self.histogram(specgram, counts)
-            bank = self._bank(self.histogram.edges[tuning], specgram.dtype)
+            keeps = False
+            if not torch.jit.is_scripting():
+                keeps = is_plain_cpu(specgram) and not torch.compiler.is_compiling()
+            if keeps:
+                bank = self._kept_bank(tuning, specgram.dtype)
+            else:
+                bank = self._bank(self.histogram.edges[tuning], specgram.dtype)
         return _normalize(_weighted_sum(bank, specgram), self.norm)
 
 

@@ -244,24 +244,25 @@ def safe_sqrt(power: Tensor) -> Tensor:
     return power.masked_fill(silent, 1.0).sqrt().masked_fill(silent, 0.0)
 
 
-def frame_sums(x: Tensor, frame_length: int, hop_length: int, padding: int) -> Tensor:
+def frame_sums(x: Tensor, frame_length: int, hop_length: int, before: int, after: int) -> Tensor:
     """Return the sum over each frame, of blocks that neighbouring frames share.
 
     Args:
         x: samples.
         frame_length: samples of a frame.
         hop_length: samples between frames.
-        padding: zeros before the first and after the last sample.
+        before: zeros before the first sample.
+        after: zeros behind the last sample.
 
     Shape:
         - Input: `(batch, time)`
         - Output: `(batch, frames)`, as many as lie within the padded clip
     """
     block = math.gcd(frame_length, hop_length)
-    n_more = (x.shape[-1] + 2 * padding - frame_length) // hop_length  # frames but the first
+    n_more = (before + x.shape[-1] + after - frame_length) // hop_length  # frames but the first
     # Cut to what frames reach (a negative padding cuts), so that blocks come out even.
     reach = frame_length + n_more * hop_length
-    padded = torch.nn.functional.pad(x, [padding, reach - padding - x.shape[-1]])
+    padded = torch.nn.functional.pad(x, [before, reach - before - x.shape[-1]])
     n_blocks = frame_length // block + n_more * (hop_length // block)
     blocks = padded.reshape(x.shape[0], n_blocks, block).sum(-1)
     return blocks.unfold(-1, frame_length // block, hop_length // block).sum(-1)

@@ -67,18 +67,18 @@ class ZeroCrossingRate(Feature):
     def derive(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the rate of waveforms `(batch, time)`."""
         _check_frames(waveform, self.frame_length, self.center)
-        # -1 or 0, in floats: comparisons are slow on CPUs.
-        negative = (waveform.detach() + self.threshold).sign_().clamp_(max=0.0)
+        # 1 or 0, in floats: on CPUs comparisons that give bools are slow.
+        negative = (waveform.detach() + self.threshold).lt_(0.0)
+        # Between each sample and the one before; the first of all has none.
         crossing = (negative[:, 1:] - negative[:, :-1]).abs_()
-        crossing = torch.nn.functional.pad(crossing, [1, 0])
         if lengths is not None:
             # The repeated end has no crossings, and neither has the step to the zeros behind it.
-            crossing = mask_samples(crossing, lengths)
+            crossing = mask_samples(crossing, lengths - 1)
         padding = self.frame_length // 2 if self.center else 0
-        sums = frame_sums(crossing, self.frame_length, self.hop_length, padding)
+        sums = frame_sums(crossing, self.frame_length, self.hop_length, padding + 1, padding)
         # Each frame's first sample, 0 where it lies before or behind the clip.
-        n_frames, n_before = sums.shape[-1], (padding + self.hop_length - 1) // self.hop_length
-        first = crossing[:, n_before * self.hop_length - padding :: self.hop_length]
+        n_frames, n_before = sums.shape[-1], padding // self.hop_length + 1
+        first = crossing[:, n_before * self.hop_length - padding - 1 :: self.hop_length]
         first = torch.nn.functional.pad(first, [n_before, n_frames])[:, :n_frames]
         rate = ((sums - first) / self.frame_length).unsqueeze(-2)
         # Signs know no NaN; a spoilt clip must not be answered as if it were sound.
@@ -137,7 +137,7 @@ class RMS(Feature):
         """Return the level of waveforms `(batch, time)`."""
         _check_frames(waveform, self.frame_length, self.center)
         padding = self.frame_length // 2 if self.center else 0
-        sums = frame_sums(waveform.square(), self.frame_length, self.hop_length, padding)
+        sums = frame_sums(waveform.square(), self.frame_length, self.hop_length, padding, padding)
         level = safe_sqrt(sums / self.frame_length).unsqueeze(-2)
         return level if lengths is None else mask_frames(level, self.frame_counts(lengths))
 

@@ -182,21 +182,22 @@ class SummaryVector(Walker):
 
     def __init__(self, sample_rate: int = 22050, n_mfcc: int = 13) -> None:
         super().__init__()
+        # Means and deviations over a clip do not show a single transform's rounding.
         mfcc = {
-            "mfcc": MFCC(sample_rate, n_mfcc=n_mfcc),
-            "delta_mfcc": MFCCDelta(sample_rate, n_mfcc=n_mfcc, order=1),
-            "delta2_mfcc": MFCCDelta(sample_rate, n_mfcc=n_mfcc, order=2),
+            "mfcc": MFCC(sample_rate, n_mfcc=n_mfcc, single=True),
+            "delta_mfcc": MFCCDelta(sample_rate, n_mfcc=n_mfcc, order=1, single=True),
+            "delta2_mfcc": MFCCDelta(sample_rate, n_mfcc=n_mfcc, order=2, single=True),
         }
         single = {
-            "spectral_centroid": SpectralCentroid(sample_rate),
-            "spectral_bandwidth": SpectralBandwidth(sample_rate),
-            "spectral_rolloff": SpectralRolloff(sample_rate),
+            "spectral_centroid": SpectralCentroid(sample_rate, single=True),
+            "spectral_bandwidth": SpectralBandwidth(sample_rate, single=True),
+            "spectral_rolloff": SpectralRolloff(sample_rate, single=True),
             "zero_crossing_rate": ZeroCrossingRate(sample_rate),
             "rms": RMS(sample_rate),
         }
         others = {
-            "chroma_stft": ChromaSTFT(sample_rate),
-            "mel_db": MelSpectrogram(sample_rate, n_mels=40),
+            "chroma_stft": ChromaSTFT(sample_rate, single=True),
+            "mel_db": MelSpectrogram(sample_rate, n_mels=40, single=True),
         }
         self.stages = SharedStages({**mfcc, **single, **others})
         self.to_db = PowerToDB(ref="max")

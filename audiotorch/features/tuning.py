@@ -242,8 +242,7 @@ class Tuning(Feature):
         frames = pad(waveform.detach(), [half, half]).unfold(-1, self.n_fft, self.hop_length)
         dtype = torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
         # Scaled, which changes no pitch: else squares would vanish of frames that librosa counts.
-        window = self.window.to(waveform.dtype) * 2.0**20
-        power = transform(frames, window, dtype, power=True)
+        power = transform(frames, self.window * 2.0**20, dtype, power=True)
         peak = power.amax(dim=-1, keepdim=True).sqrt()
         first, n_bins = self.histogram.first, self.histogram.n_bins
         band = power[..., first - 1 : first + n_bins + 1].sqrt()
