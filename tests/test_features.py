@@ -198,6 +198,15 @@ ROWS = [
         refusals=MEL,
     ),
     Row(
+        "MelSpectrogram, single",
+        build=lambda rate: MelSpectrogram(rate, single=True),
+        tiny=lambda: MelSpectrogram(**TINY, n_mels=4, single=True),
+        reference=mel_of,
+        error=peak_error,
+        tolerance=SHARE_OF_PEAK,
+        formula=centred_frames,
+    ),
+    Row(
         "MFCC",
         build=MFCC,
         tiny=lambda: MFCC(**TINY, n_mels=4, n_mfcc=3),

@@ -90,6 +90,11 @@ def _deltas_by_librosa(y: Array) -> dict[str, Array]:
     }
 
 
+def _deltas(**settings: Any) -> at.FeatureExtractor:
+    names = ["mfcc", "delta_mfcc", "delta2_mfcc"]
+    return at.FeatureExtractor(names, SAMPLE_RATE, **settings)
+
+
 def _one(name: str, function: Callable[..., Array]) -> Callable[[Array], dict[str, Array]]:
     return lambda y: {name: function(y=y, sr=SAMPLE_RATE)}
 
@@ -132,11 +137,18 @@ WORKS: Mapping[str, Work] = {
         4,
         lambda: at.features.MelSpectrogram(SAMPLE_RATE),
     ),
-    "mfcc": Work(
-        "13 MFCC and both deltas",
+    "mel_single": Work(
+        "`MelSpectrogram(single=True)`",
+        _one("mel_spectrogram", librosa.feature.melspectrogram),
+        4,
+        lambda: at.features.MelSpectrogram(SAMPLE_RATE, single=True),
+    ),
+    "mfcc": Work("13 MFCC and both deltas", _deltas_by_librosa, 4, _deltas),
+    "mfcc_single": Work(
+        "13 MFCC and both deltas, `single=True`",
         _deltas_by_librosa,
         4,
-        lambda: at.FeatureExtractor(["mfcc", "delta_mfcc", "delta2_mfcc"], SAMPLE_RATE),
+        lambda: _deltas(single=True),
     ),
     "load": Work(
         "`load` of WAV, 44.1 to 22.05 kHz",

@@ -18,7 +18,6 @@ def stft(
     center: bool = True,
     pad_mode: str = "constant",
     lengths: Optional[Tensor] = None,
-    single: bool = False,
 ) -> Tensor:
     """Return the short-time Fourier transform, computed in float64 as librosa does.
 
@@ -32,7 +31,6 @@ def stft(
             `t * hop_length`.
         pad_mode: how that padding is filled; `"constant"` = zeros, librosa's default.
         lengths: int64, samples of each clip, where other padding starts; `None` = all full.
-        single: transform in the waveform's own precision, in half the time.
 
     Shape:
         - Input: `(batch, time)`
@@ -45,8 +43,7 @@ def stft(
     Reference:
         Same values as `librosa.stft`.
     """
-    n_fft = window.shape[0]
-    frames = cut_frames(waveform, n_fft, hop_length, center, pad_mode, lengths, single)
+    frames = cut_frames(waveform, window.shape[0], hop_length, center, pad_mode, lengths)
     return transform(frames, window, _complex(waveform)).transpose(-1, -2)
 
 
@@ -59,7 +56,17 @@ def power_of(
     lengths: Optional[Tensor] = None,
     single: bool = False,
 ) -> Tensor:
-    """Return the squared magnitude of `stft`, without keeping that; same arguments.
+    """Return the squared magnitude of `stft`, without keeping that; arguments as there.
+
+    Args:
+        waveform: float samples.
+        window: as long as the FFT.
+        hop_length: samples between frames.
+        center: as `stft`.
+        pad_mode: as `stft`.
+        lengths: as `stft`.
+        single: transform float32 waveforms in float32, on the CPU without gradients: in half the
+            time. Frames with bins 90 dB below the others are transformed in float64 all the same.
 
     Shape:
         - Input: `(batch, time)`
@@ -72,9 +79,34 @@ def power_of(
         Same values as `numpy.abs(librosa.stft(y)) ** 2`.
     """
     n_fft = window.shape[0]
-    frames = cut_frames(waveform, n_fft, hop_length, center, pad_mode, lengths, single)
-    power = transform(frames, window, _complex(waveform), power=True)
-    return power.transpose(-1, -2)
+    if not torch.jit.is_scripting():
+        if single and is_plain_cpu(waveform) and not torch.compiler.is_compiling():
+            frames = cut_frames(waveform, n_fft, hop_length, center, pad_mode, lengths, False)
+            power = transform(frames, window, _complex(waveform), power=True)
+            return _refined(power, frames, window).transpose(-1, -2)
+    frames = cut_frames(waveform, n_fft, hop_length, center, pad_mode, lengths)
+    return transform(frames, window, _complex(waveform), power=True).transpose(-1, -2)
+
+
+@torch.jit.unused
+def _refined(power: Tensor, frames: Tensor, window: Tensor) -> Tensor:
+    """Return power spectra, anew in float64 where float32's rounding might show.
+
+    That is 1e-13 of a frame's power in each bin. So it shows where bins hold next to nothing, as
+    beside a pure tone, and moments count them with the square of their distance.
+
+    Args:
+        power: `(batch, frames, 1 + n_fft // 2)`; changed in place.
+        frames: `(batch, frames, n_fft)`.
+        window: as long as a frame.
+    """
+    size = min(32, power.shape[-1])
+    blocks = power[..., : power.shape[-1] // size * size].unflatten(-1, (-1, size)).mean(dim=-1)
+    faint = blocks.amin(dim=-1) < 1e-9 * blocks.mean(dim=-1)
+    if faint.any():
+        chosen = frames[faint].double().unsqueeze(0)
+        power[faint] = transform(chosen, window, _complex(power), power=True)[0]
+    return power
 
 
 def cut_frames(
@@ -84,9 +116,9 @@ def cut_frames(
     center: bool = True,
     pad_mode: str = "constant",
     lengths: Optional[Tensor] = None,
-    single: bool = False,
+    double: bool = True,
 ) -> Tensor:
-    """Return the frames that `stft` transforms, in its precision; arguments and errors as there.
+    """Return the frames that `stft` transforms, in float64 if `double`; the rest is as there.
 
     Shape:
         - Input: `(batch, time)`
@@ -102,7 +134,7 @@ def cut_frames(
         waveform = torch.nn.functional.pad(waveform, [padding, padding])
     elif center:
         waveform = pad_ends(waveform, lengths, padding, pad_mode)
-    if not single:
+    if double:
         waveform = waveform.double()
     return waveform.unfold(-1, n_fft, hop_length)
 

@@ -34,8 +34,9 @@ class STFT(Feature):
         window: name of the window, for `scipy.signal.get_window`.
         center: pad `n_fft // 2` samples on each side.
         pad_mode: `"constant"` (zeros), `"reflect"` or `"edge"`.
-        single: transform float32 waveforms in float32, in half the time. Its rounding shows where
-            a bin is far below its frame: 2e-3 dB at 80 dB.
+        single: let power spectra that are built on this be taken in float32, in half the time, on
+            the CPU and without gradients. Rounding then reaches 2e-3 dB 80 dB below the maximum;
+            frames with bins still lower are transformed in float64 all the same.
 
     Shape:
         - Input: `(..., time)` and lengths `(...)` in samples
@@ -46,8 +47,7 @@ class STFT(Feature):
         ParameterError: a size that is not positive, or an unknown window or padding.
 
     Reference:
-        Same values as `librosa.stft`: computed in float64 but for `single`, and rounded for float32
-        waveforms.
+        Same values as `librosa.stft`: computed in float64, and rounded for float32 waveforms.
     """
 
     window: Tensor
@@ -85,15 +85,7 @@ class STFT(Feature):
 
     def derive(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the transform of waveforms `(batch, time)`."""
-        return stft(
-            waveform,
-            self.window,
-            self.hop_length,
-            self.center,
-            self.pad_mode,
-            lengths,
-            self.single,
-        )
+        return stft(waveform, self.window, self.hop_length, self.center, self.pad_mode, lengths)
 
 
 class Spectrogram(Feature):
@@ -110,7 +102,8 @@ class Spectrogram(Feature):
         stft: further settings of the transform: `win_length`, samples of the window, at most
             `n_fft`, which is the default; `window`, its name for `scipy.signal.get_window`;
             `center`, pad `n_fft // 2` samples on each side; `pad_mode`, `"constant"` (zeros),
-            `"reflect"` or `"edge"`; `single`, transform in float32, as in `STFT`.
+            `"reflect"` or `"edge"`; `single`, take power spectra in float32,
+            as in `STFT`.
 
     Shape:
         - Input: `(..., time)` and lengths `(...)` in samples
