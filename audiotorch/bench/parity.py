@@ -145,15 +145,18 @@ def run_parity(
 def _compared(
     groups: Sequence[Sequence[Clip]], task: Task, jobs: int
 ) -> Iterator[tuple[Sequence[Clip], Report]]:
-    if jobs == 1:
-        for group in groups:
-            yield group, compare_group(group, task)
+    # librosa's functions are compiled at their first call, into one cache for all processes: two
+    # that fill it at the same time can load what the other compiled for other types, and crash.
+    alone = len(groups) if jobs == 1 else 1
+    for group in groups[:alone]:
+        yield group, compare_group(group, task)
+    if alone == len(groups):
         return
     # Forked, torch's threads would hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=use_one_thread)
     try:
-        running = {pool.submit(compare_group, group, task): group for group in groups}
+        running = {pool.submit(compare_group, group, task): group for group in groups[alone:]}
         for done in as_completed(running):
             yield running[done], done.result()
     finally:

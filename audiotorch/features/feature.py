@@ -52,10 +52,10 @@ class Walker(nn.Module):
 
     @torch.jit.unused
     def compile(self, **options: Any) -> None:
-        """Let `torch.compile` fuse what is done to a chunk: in place, at the first call.
+        """Hand what is done to a chunk to `torch.compile`: in place, at the first call.
 
-        That takes a minute or so, and pays for many clips; the numbers stay the same but for
-        rounding.
+        That takes half a minute or so. On CPUs it pays for `HPSS` alone, as nothing complex is
+        fused. The numbers stay the same but for rounding.
 
         Args:
             options: as `torch.compile`; shapes are dynamic unless told otherwise.
