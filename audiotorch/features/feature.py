@@ -12,8 +12,8 @@ from audiotorch.features.functional import check_waveform, is_plain_cpu, mask_sa
 
 __all__ = ["Feature", "Walker", "Waveform", "check_positive", "walk", "walks"]
 
-# Samples of a chunk: four clips of 5 s, so that small steps cost little beside the large ones.
-CHUNK_SAMPLES = 1 << 19
+# Samples of a chunk: six clips of 5 s, so that small steps cost little beside the large ones.
+CHUNK_SAMPLES = 720_000
 
 
 class Waveform(nn.Module):
@@ -169,8 +169,10 @@ def walk(compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor
     # Freeing one large block makes it keep as much for good.
     block = torch.empty(31 << 20, dtype=torch.uint8)
     del block
-    # Chunks of whole clips, at least one for each thread.
-    step = max(1, min(CHUNK_SAMPLES // max(1, n_samples), -(-batch // n_threads)))
+    # Chunks of whole clips, about equal, as many for each thread.
+    most = max(1, CHUNK_SAMPLES // max(1, n_samples))
+    rounds = -(-batch // (most * n_threads))
+    step = -(-batch // (rounds * n_threads))
 
     def run(start: int) -> Any:
         part = slice(start, start + step)
