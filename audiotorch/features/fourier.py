@@ -8,7 +8,15 @@ from torch import Tensor
 from audiotorch.errors import ParameterError
 from audiotorch.features.functional import is_plain_cpu, length_mask, pad_ends
 
-__all__ = ["cut_frames", "istft", "power_of", "power_spectrum", "stft", "transform"]
+__all__ = [
+    "complex_dtype",
+    "cut_frames",
+    "istft",
+    "power_of",
+    "power_spectrum",
+    "stft",
+    "transform",
+]
 
 
 def stft(
@@ -44,7 +52,7 @@ def stft(
         Same values as `librosa.stft`.
     """
     frames = cut_frames(waveform, window.shape[0], hop_length, center, pad_mode, lengths)
-    return transform(frames, window, _complex(waveform)).transpose(-1, -2)
+    return transform(frames, window, complex_dtype(waveform)).transpose(-1, -2)
 
 
 def power_of(
@@ -82,10 +90,10 @@ def power_of(
     if not torch.jit.is_scripting():
         if single and is_plain_cpu(waveform) and not torch.compiler.is_compiling():
             frames = cut_frames(waveform, n_fft, hop_length, center, pad_mode, lengths, False)
-            power = transform(frames, window, _complex(waveform), power=True)
+            power = transform(frames, window, complex_dtype(waveform), power=True)
             return _refined(power, frames, window).transpose(-1, -2)
     frames = cut_frames(waveform, n_fft, hop_length, center, pad_mode, lengths)
-    return transform(frames, window, _complex(waveform), power=True).transpose(-1, -2)
+    return transform(frames, window, complex_dtype(waveform), power=True).transpose(-1, -2)
 
 
 @torch.jit.unused
@@ -105,7 +113,7 @@ def _refined(power: Tensor, frames: Tensor, window: Tensor) -> Tensor:
     faint = blocks.amin(dim=-1) < 1e-9 * blocks.mean(dim=-1)
     if faint.any():
         chosen = frames[faint].double().unsqueeze(0)
-        power[faint] = transform(chosen, window, _complex(power), power=True)[0]
+        power[faint] = transform(chosen, window, complex_dtype(power), power=True)[0]
     return power
 
 
@@ -169,7 +177,8 @@ def power_spectrum(spectrum: Tensor) -> Tensor:
     return squares[..., 0] + squares[..., 1]
 
 
-def _complex(waveform: Tensor) -> torch.dtype:
+def complex_dtype(waveform: Tensor) -> torch.dtype:
+    """Return the complex type of a waveform's precision."""
     return torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
 
 

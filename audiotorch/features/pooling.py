@@ -182,7 +182,7 @@ class SummaryVector(Walker):
 
     def __init__(self, sample_rate: int = 22050, n_mfcc: int = 13) -> None:
         super().__init__()
-        # Means and deviations over a clip do not show a single transform's rounding.
+        # In float32: statistics over a clip do not show the rounding of its transforms.
         mfcc = {
             "mfcc": MFCC(sample_rate, n_mfcc=n_mfcc, single=True),
             "delta_mfcc": MFCCDelta(sample_rate, n_mfcc=n_mfcc, order=1, single=True),

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.fourier import transform
+from audiotorch.features.fourier import complex_dtype, transform
 from audiotorch.features.functional import is_plain_cpu, length_mask
 
 __all__ = ["PitchHistogram", "Tuning"]
@@ -240,7 +240,7 @@ class Tuning(Feature):
             raise ParameterError("waveform: has 0 samples, needs at least 1; pad it")
         half = self.n_fft // 2
         frames = pad(waveform.detach(), [half, half]).unfold(-1, self.n_fft, self.hop_length)
-        dtype = torch.complex64 if waveform.dtype == torch.float32 else torch.complex128
+        dtype = complex_dtype(waveform)
         # Scaled, which changes no pitch: else squares would vanish of frames that librosa counts.
         power = transform(frames, self.window * 2.0**20, dtype, power=True)
         peak = power.amax(dim=-1, keepdim=True).sqrt()
