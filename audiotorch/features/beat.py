@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audiotorch.errors import ParameterError
-from audiotorch.features.feature import Walker, check_positive
+from audiotorch.features.feature import Walker, check_positive, walks
 from audiotorch.features.functional import check_waveform, length_mask
 from audiotorch.features.onset import OnsetStrength
 from audiotorch.features.rhythm import Tempo
@@ -115,7 +115,7 @@ class BeatTracker(Walker):
     def _measure(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
         """Return onset strength and its tempo, walked in chunks where that is quicker."""
         if not torch.jit.is_scripting():
-            if self._walks(waveform):
+            if walks(waveform):
                 answer: Tuple[Tensor, Tensor] = self._walk(waveform, lengths)
                 return answer
         return self.compute(waveform, lengths)

@@ -14,7 +14,7 @@ from audiotorch.features.cepstrum import MFCC, MFCCDelta
 from audiotorch.features.chroma import ChromaCENS, ChromaCQT, ChromaSTFT, HarmonicTonnetz
 from audiotorch.features.constantq import CQT
 from audiotorch.features.contrast import SpectralContrast
-from audiotorch.features.feature import Feature, Walker, Waveform
+from audiotorch.features.feature import Feature, Walker, Waveform, walks
 from audiotorch.features.functional import check_waveform
 from audiotorch.features.harmonic import HarmonicRatio
 from audiotorch.features.level import RMS, ZeroCrossingRate
@@ -128,7 +128,7 @@ class SharedStages(Walker):
         if waveform.dim() != 2:
             raise ParameterError(f"waveform: must be (batch, time), got {waveform.dim()} axes")
         if not torch.jit.is_scripting():
-            if self._walks(waveform):
+            if walks(waveform):
                 answer: Dict[str, Tensor] = self._walk(waveform, lengths)
                 return answer
         return self.compute(waveform, lengths)

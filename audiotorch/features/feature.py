@@ -64,10 +64,6 @@ class Walker(nn.Module):
         self._compiled = torch.compile(compute, **{"dynamic": True, **options})
 
     @torch.jit.unused
-    def _walks(self, waveform: Tensor) -> bool:
-        return walks(waveform)
-
-    @torch.jit.unused
     def _walk(self, waveform: Tensor, lengths: Optional[Tensor]) -> Any:
         compute: Any = self.compute if self._compiled is None else self._compiled
         return walk(compute, waveform, lengths)
@@ -128,7 +124,7 @@ class Feature(Walker):
         rows = waveform.unsqueeze(0).flatten(0, -2)
         row_lengths = None if lengths is None else lengths.reshape(-1)
         if not torch.jit.is_scripting():
-            if self._walks(rows):
+            if walks(rows):
                 answer: Tensor = self._walk(rows, row_lengths)
                 return answer.reshape(waveform.shape[:-1] + answer.shape[1:])
         answer = self.compute(rows, row_lengths)

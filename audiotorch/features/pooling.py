@@ -9,7 +9,7 @@ from audiotorch.errors import ParameterError
 from audiotorch.features.cepstrum import MFCC, Delta, MFCCDelta
 from audiotorch.features.chroma import ChromaSTFT
 from audiotorch.features.extractor import SharedStages
-from audiotorch.features.feature import Walker
+from audiotorch.features.feature import Walker, walks
 from audiotorch.features.functional import (
     check_feature,
     check_waveform,
@@ -233,7 +233,7 @@ class SummaryVector(Walker):
         if waveform.dim() != 2:
             raise ParameterError(f"waveform: must be (batch, time), got {waveform.dim()} axes")
         if not torch.jit.is_scripting():
-            if self._walks(waveform):
+            if walks(waveform):
                 answer: Tensor = self._walk(waveform, lengths)
                 return answer
         return self.compute(waveform, lengths)
