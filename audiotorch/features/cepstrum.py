@@ -3,7 +3,7 @@
 torchaudio's deltas pad the ends where librosa fits a polynomial.
 """
 
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 import numpy as np
 import torch
@@ -12,10 +12,57 @@ from torch import Tensor, nn
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature
+from audiotorch.features.fourier import takes_single
 from audiotorch.features.functional import check_feature, mask_frames
 from audiotorch.features.spectrogram import MelDecibels
 
 __all__ = ["MFCC", "Delta", "MFCCDelta"]
+
+
+class _Cepstrum(Feature):
+    """Cosine transform of decibels, float64: the stage below `MFCC` and its deltas.
+
+    Sums of 128 equal numbers, as in silence, lose 1e-3 dB in float32; and a delta's range may be a
+    thousandth of a coefficient.
+
+    Args:
+        decibels: the stage below.
+        n_mfcc: as `MFCC`; the others as well.
+        dct_type: `dct_norm`: `lifter`: see there.
+    """
+
+    chunk_scale = 2
+    dct: Tensor
+
+    def __init__(
+        self, decibels: MelDecibels, n_mfcc: int, dct_type: int, dct_norm: str | None, lifter: float
+    ) -> None:
+        super().__init__(decibels)
+        if lifter < 0:
+            raise ParameterError(f"lifter={lifter}: must be at least 0")
+        dct = filters.dct_matrix(n_mfcc, decibels.n_mels, dct_type=dct_type, norm=dct_norm)
+        lift = np.ones(n_mfcc)
+        if lifter > 0:
+            lift += (lifter / 2) * np.sin(np.pi * np.arange(1, n_mfcc + 1) / lifter)
+        self.register_buffer("dct", dct * torch.from_numpy(lift)[:, None], persistent=False)
+        self.register_buffer("lift", torch.from_numpy(lift), persistent=False)
+        self.dct_type = dct_type
+        self.dct_norm = dct_norm
+
+    def derive(self, db: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the coefficients of a mel spectrogram in dB, `(batch, n_mels, frames)`."""
+        return torch.matmul(self.dct.double(), db.double())
+
+    @torch.jit.unused
+    def rounded(self, waveform: Tensor) -> Tensor:
+        """Return coefficients of a float32 clip `(1, time)`, each step rounded as librosa does."""
+        from scipy.fft import dct
+
+        decibels = self.source
+        mel = decibels.source
+        db = decibels.derive(mel.derive(mel.source.compute(waveform))).contiguous()
+        rows = dct(db.numpy(), type=self.dct_type, norm=self.dct_norm, axis=-2)
+        return torch.from_numpy(rows[:, : len(self.lift)]) * self.lift.float()[:, None]
 
 
 class MFCC(Feature):
@@ -47,7 +94,7 @@ class MFCC(Feature):
     """
 
     passes_on_to = MelDecibels
-    dct: Tensor
+    chunk_scale = 2
 
     def __init__(
         self,
@@ -61,29 +108,17 @@ class MFCC(Feature):
         lifter: float = 0.0,
         **mel: Any,
     ) -> None:
-        super().__init__(MelDecibels(sample_rate, n_fft, hop_length, **mel))
+        decibels = MelDecibels(sample_rate, n_fft, hop_length, **mel)
+        super().__init__(_Cepstrum(decibels, n_mfcc, dct_type, dct_norm, lifter))
         self.sample_rate = sample_rate
         self.n_mfcc = n_mfcc
-        if lifter < 0:
-            raise ParameterError(f"lifter={lifter}: must be at least 0")
-        dct = filters.dct_matrix(n_mfcc, self.source.n_mels, dct_type=dct_type, norm=dct_norm)
-        if lifter > 0:
-            angle = np.pi * np.arange(1, n_mfcc + 1) / lifter
-            dct = dct * torch.from_numpy(1 + (lifter / 2) * np.sin(angle))[:, None]
-        self.register_buffer("dct", dct, persistent=False)
 
-    def derive(self, db: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the coefficients of a mel spectrogram in dB, `(batch, n_mels, frames)`."""
-        mfcc = _cepstrum(db, self.dct).to(db.dtype)
+    def derive_beside(
+        self, cepstrum: Tensor, waveform: Tensor, lengths: Optional[Tensor] = None
+    ) -> Tensor:
+        """Return the coefficients in the waveform's precision."""
+        mfcc = cepstrum.to(waveform.dtype)
         return mfcc if lengths is None else mask_frames(mfcc, self.frame_counts(lengths))
-
-
-def _cepstrum(db: Tensor, dct: Tensor) -> Tensor:
-    """Cosine transform of decibels, float64.
-
-    Sums of 128 equal numbers, as in silence, lose 1e-3 dB in float32.
-    """
-    return torch.matmul(dct.double(), db.double())
 
 
 class Delta(nn.Module):
@@ -126,10 +161,12 @@ class Delta(nn.Module):
             raise ParameterError(f"order={order}: must lie in 1 to width - 1 = {width - 1}")
         self.order = order
         self.width = width
+        self.odd = order % 2 == 1
         # Row o holds the weights that give the derivative at frame o of a window of `width` frames.
         # "dot" weights correlate with the window as it stands.
         rows = [savgol_coeffs(width, order, deriv=order, pos=o, use="dot") for o in range(width)]
         self.register_buffer("weights", torch.from_numpy(np.stack(rows)), persistent=False)
+        self.taps: List[float] = rows[width // 2][width // 2 :].tolist()
 
     def forward(self, feature: Tensor, frame_counts: Optional[Tensor] = None) -> Tensor:
         """Return the derivative per frame; shapes and errors as in the class docstring."""
@@ -145,8 +182,12 @@ class Delta(nn.Module):
         n_frames = feature.shape[-1]
         middle = x[..., half : n_frames - half]
         delta = torch.zeros_like(middle)
-        for k in range(self.width):
-            delta = delta + weights[half, k] * (x[..., k : n_frames - 2 * half + k] - middle)
+        for k in range(1, half + 1):
+            left = x[..., half - k : n_frames - half - k]
+            right = x[..., half + k : n_frames - half + k]
+            # Weights on both sides are equal, or opposite.
+            pair = right - left if self.odd else (right - middle) + (left - middle)
+            delta = torch.add(delta, pair, alpha=self.taps[k])
         first = x[..., : self.width]
         head = torch.matmul(first - first[..., :1], weights[:half].transpose(0, 1))
         # The last frames are each clip's own.
@@ -158,7 +199,51 @@ class Delta(nn.Module):
         tail = torch.matmul(last - last[..., -1:], weights[half + 1 :].transpose(0, 1))
         delta = torch.cat([head, delta, torch.zeros_like(tail)], dim=-1)
         delta = delta.scatter(-1, place[..., half + 1 :].expand(tail.shape), tail)
-        return mask_frames(delta.to(feature.dtype), frame_counts)
+        delta = mask_frames(delta.to(feature.dtype), frame_counts)
+        if not torch.jit.is_scripting():
+            if takes_single(feature):
+                return self._with_rounded_ends(delta, feature, frame_counts)
+        return delta
+
+    @torch.jit.unused
+    def is_small(self, delta: Tensor, feature: Tensor, frame_counts: Optional[Tensor]) -> Tensor:
+        """Say for which clips librosa's own rounding shows in deltas.
+
+        It fits the polynomial of the ends in float32, wrong by some 1e-7 of the feature.
+
+        Args:
+            delta: of the feature.
+            feature: as in `forward`.
+            frame_counts: as in `forward`.
+
+        Shape:
+            - Input: `(..., rows, frames)` twice, and `(...)`
+            - Output: `(...)` bool
+        """
+        level = mask_frames(feature, frame_counts).abs().amax(dim=-1)
+        span = delta.amax(dim=-1).clamp(min=0) - delta.amin(dim=-1).clamp(max=0)
+        return ((level > 64 * span) & (span > 0)).any(dim=-1)
+
+    @torch.jit.unused
+    def _with_rounded_ends(
+        self, delta: Tensor, feature: Tensor, frame_counts: Optional[Tensor]
+    ) -> Tensor:
+        """Return deltas whose first and last frames are rounded as librosa's, where that shows."""
+        from scipy.signal import savgol_filter
+
+        small = self.is_small(delta, feature, frame_counts)
+        half = self.width // 2
+        for clip in small.nonzero().unbind():
+            place = tuple(clip.tolist())
+            n_frames = feature.shape[-1] if frame_counts is None else int(frame_counts[place])
+            rows, own = feature[place][:, :n_frames], delta[place][:, :n_frames]
+            ends = torch.cat([rows[:, : self.width], rows[:, -self.width :]], dim=-1)
+            fit = savgol_filter(
+                ends.numpy(), self.width, deriv=self.order, polyorder=self.order, mode="interp"
+            )
+            own[:, :half] = torch.from_numpy(fit[:, :half])
+            own[:, -half:] = torch.from_numpy(fit[:, -half:])
+        return delta
 
 
 class MFCCDelta(Feature):
@@ -184,7 +269,7 @@ class MFCCDelta(Feature):
     """
 
     passes_on_to = MFCC
-    dct: Tensor
+    chunk_scale = 2
 
     def __init__(
         self,
@@ -196,16 +281,32 @@ class MFCCDelta(Feature):
         width: int = 9,
         **mfcc: Any,
     ) -> None:
-        cepstrum = MFCC(sample_rate, n_fft, hop_length, **mfcc)
-        super().__init__(cepstrum.source)
-        self.register_buffer("dct", cepstrum.dct, persistent=False)
+        super().__init__(MFCC(sample_rate, n_fft, hop_length, **mfcc).source)
         self.delta = Delta(order, width)
         self.sample_rate = sample_rate
         self.min_samples = (width - 1) * hop_length
+        self.exact = not mfcc.get("single", False)
 
-    def derive(self, db: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the deltas of a mel spectrogram in dB, `(batch, n_mels, frames)`."""
-        # Not of MFCC rounded to float32: a delta's range may be a thousandth of a coefficient.
-        mfcc = _cepstrum(db, self.dct)
+    def derive_beside(
+        self, cepstrum: Tensor, waveform: Tensor, lengths: Optional[Tensor] = None
+    ) -> Tensor:
+        """Return the deltas of coefficients in float64, in the waveform's precision."""
         counts = None if lengths is None else self.frame_counts(lengths)
-        return self.delta(mfcc, counts).to(db.dtype)
+        delta = self.delta(cepstrum, counts).to(waveform.dtype)
+        if not torch.jit.is_scripting():
+            if self.exact and takes_single(waveform):
+                return self._with_rounded_clips(delta, cepstrum, waveform, lengths)
+        return delta
+
+    @torch.jit.unused
+    def _with_rounded_clips(
+        self, delta: Tensor, cepstrum: Tensor, waveform: Tensor, lengths: Optional[Tensor]
+    ) -> Tensor:
+        """Return deltas, those of clips in which librosa's rounding shows by its own steps."""
+        counts = None if lengths is None else self.frame_counts(lengths)
+        small = self.delta.is_small(delta, cepstrum, counts)
+        for clip in small.nonzero().flatten().tolist():
+            n_samples = waveform.shape[-1] if lengths is None else int(lengths[clip])
+            own = self.delta(self.source.rounded(waveform[clip : clip + 1, :n_samples]))
+            delta[clip, :, : own.shape[-1]] = own[0]
+        return delta

@@ -80,7 +80,9 @@ class SharedStages(Walker):
         self.sources: Dict[str, str] = {}
         self.joined = []
         self.outputs: Dict[str, str] = {name: self._add(each) for name, each in features.items()}
-        self._join_transforms()
+        self._join_spectra()
+        made = [stage for key, stage in self.stages.items() if key != "0"]
+        self.chunk_scale = min(int(stage.chunk_scale) for stage in made)  # type: ignore[arg-type]
 
     def _add(self, stage: Any) -> str:
         """Return the key of a stage, which may stand there already; its sources come before it."""
@@ -97,15 +99,16 @@ class SharedStages(Walker):
         self.sources[key] = source
         return key
 
-    def _join_transforms(self) -> None:
-        """Leave out transforms that only a power spectrogram uses, which is quicker by itself."""
-        for key, stage in list(self.stages.items()):
-            users = [user for user, source in self.sources.items() if source == key]
-            joined = len(users) == 1 and isinstance(self.stages[users[0]], Spectrogram)
-            if isinstance(stage, STFT) and joined and key not in self.outputs.values():
-                self.sources[users[0]] = self.sources.pop(key)
-                del self.stages[key]
-                self.joined.append(users[0])
+    def _join_spectra(self) -> None:
+        """Leave out spectra that only the next stage uses, which is quicker by itself."""
+        for kind, above in ((STFT, Spectrogram), (Spectrogram, MelSpectrogram)):
+            for key, stage in list(self.stages.items()):
+                users = [user for user, source in self.sources.items() if source == key]
+                alone = len(users) == 1 and key not in self.outputs.values()
+                if type(stage) is kind and alone and isinstance(self.stages[users[0]], above):
+                    self.sources[users[0]] = self.sources.pop(key)
+                    del self.stages[key]
+                    self.joined = [each for each in self.joined if each != key] + users
 
     def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Dict[str, Tensor]:
         """Return all features of `(batch, time)` at once, without chunks."""

@@ -46,6 +46,9 @@ class Walker(nn.Module):
     whole. The numbers are the same.
     """
 
+    chunk_scale: ClassVar[int] = 1
+    """How many times the usual samples a chunk has: more where little is made of each."""
+
     def __init__(self) -> None:
         super().__init__()
         self._compiled: Any = None
@@ -66,7 +69,7 @@ class Walker(nn.Module):
     @torch.jit.unused
     def _walk(self, waveform: Tensor, lengths: Optional[Tensor]) -> Any:
         compute: Any = self.compute if self._compiled is None else self._compiled
-        return walk(compute, waveform, lengths)
+        return walk(compute, waveform, lengths, self.chunk_scale)
 
 
 class Feature(Walker):
@@ -104,14 +107,14 @@ class Feature(Walker):
 
         Args:
             x: what the source gives, `(batch, ...)`.
-            waveform: `(batch, time)`, zeros past each clip's length.
+            waveform: `(batch, time)`; past each clip's length may lie anything.
             lengths: int64, samples of each clip, `(batch,)`; `None` = all full.
         """
         return self.derive(x, lengths)
 
     def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the feature of `(batch, time)` at once: all stages, no chunks."""
-        return self.derive(self.source.compute(waveform, lengths), lengths)
+        return self.derive_beside(self.source.compute(waveform, lengths), waveform, lengths)
 
     def frame_counts(self, lengths: Tensor) -> Tensor:
         """Return how many frames clips of these lengths (int64, samples) have."""
@@ -147,13 +150,16 @@ def walks(waveform: Tensor) -> bool:
     return is_plain_cpu(waveform) and waveform.shape[0] > 0
 
 
-def walk(compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor]) -> Any:
+def walk(
+    compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor], chunk_scale: int = 1
+) -> Any:
     """Return `compute(waveform, lengths)`, computed in chunks, several threads at a time.
 
     Args:
         compute: gives a tensor, or a dict or tuple of tensors, batch first.
         waveform: samples.
         lengths: int64, samples of each clip; `None` = all full.
+        chunk_scale: how many times `CHUNK_SAMPLES` a chunk may have.
 
     Shape:
         - Input: `(batch, time)` and `(batch,)`
@@ -166,7 +172,7 @@ def walk(compute: Callable[..., Any], waveform: Tensor, lengths: Optional[Tensor
     block = torch.empty(31 << 20, dtype=torch.uint8)
     del block
     # Chunks of whole clips, about equal, as many for each thread.
-    most = max(1, CHUNK_SAMPLES // max(1, n_samples))
+    most = max(1, chunk_scale * CHUNK_SAMPLES // max(1, n_samples))
     rounds = -(-batch // (most * n_threads))
     step = -(-batch // (rounds * n_threads))
 

@@ -12,9 +12,9 @@ __all__ = [
     "complex_dtype",
     "cut_frames",
     "istft",
-    "power_of",
     "power_spectrum",
     "stft",
+    "takes_single",
     "transform",
 ]
 
@@ -55,68 +55,6 @@ def stft(
     return transform(frames, window, complex_dtype(waveform)).transpose(-1, -2)
 
 
-def power_of(
-    waveform: Tensor,
-    window: Tensor,
-    hop_length: int,
-    center: bool = True,
-    pad_mode: str = "constant",
-    lengths: Optional[Tensor] = None,
-    single: bool = False,
-) -> Tensor:
-    """Return the squared magnitude of `stft`, without keeping that; arguments as there.
-
-    Args:
-        waveform: float samples.
-        window: as long as the FFT.
-        hop_length: samples between frames.
-        center: as `stft`.
-        pad_mode: as `stft`.
-        lengths: as `stft`.
-        single: transform float32 waveforms in float32, on the CPU without gradients: in half the
-            time. Frames with bins 90 dB below the others are transformed in float64 all the same.
-
-    Shape:
-        - Input: `(batch, time)`
-        - Output: `(batch, 1 + n_fft // 2, frames)`
-
-    Raises:
-        ParameterError: as `stft`.
-
-    Reference:
-        Same values as `numpy.abs(librosa.stft(y)) ** 2`.
-    """
-    n_fft = window.shape[0]
-    if not torch.jit.is_scripting():
-        if single and is_plain_cpu(waveform) and not torch.compiler.is_compiling():
-            frames = cut_frames(waveform, n_fft, hop_length, center, pad_mode, lengths, False)
-            power = transform(frames, window, complex_dtype(waveform), power=True)
-            return _refined(power, frames, window).transpose(-1, -2)
-    frames = cut_frames(waveform, n_fft, hop_length, center, pad_mode, lengths)
-    return transform(frames, window, complex_dtype(waveform), power=True).transpose(-1, -2)
-
-
-@torch.jit.unused
-def _refined(power: Tensor, frames: Tensor, window: Tensor) -> Tensor:
-    """Return power spectra, anew in float64 where float32's rounding might show.
-
-    That is 1e-13 of a frame's power in each bin. So it shows where bins hold next to nothing, as
-    beside a pure tone, and moments count them with the square of their distance.
-
-    Args:
-        power: `(batch, frames, 1 + n_fft // 2)`; changed in place.
-        frames: `(batch, frames, n_fft)`.
-        window: as long as a frame.
-    """
-    size = min(32, power.shape[-1])
-    blocks = power[..., : power.shape[-1] // size * size].unflatten(-1, (-1, size)).mean(dim=-1)
-    faint = blocks.amin(dim=-1) < 1e-9 * blocks.mean(dim=-1)
-    if faint.any():
-        chosen = frames[faint].double().unsqueeze(0)
-        power[faint] = transform(chosen, window, complex_dtype(power), power=True)[0]
-    return power
-
-
 def cut_frames(
     waveform: Tensor,
     n_fft: int,
@@ -139,7 +77,9 @@ def cut_frames(
         )
     padding = n_fft // 2
     if center and pad_mode == "constant":
-        waveform = torch.nn.functional.pad(waveform, [padding, padding])
+        # `pad` would fill the middle twice.
+        zeros = waveform.new_zeros(waveform.shape[0], padding)
+        waveform = torch.cat([zeros, waveform, zeros], dim=-1)
     elif center:
         waveform = pad_ends(waveform, lengths, padding, pad_mode)
     if double:
@@ -168,6 +108,17 @@ def transform(frames: Tensor, window: Tensor, dtype: torch.dtype, power: bool = 
             return answer
     spectrum = torch.fft.rfft(frames * window).to(dtype)
     return power_spectrum(spectrum) if power else spectrum
+
+
+@torch.jit.unused
+def takes_single(waveform: Tensor) -> bool:
+    """Say whether power spectra of a waveform may be taken in float32 first, in half the time.
+
+    Not on GPUs, which gain nothing, and not when exported: frames are looked at to find those for
+    which that is too coarse, and to take them in float64.
+    """
+    float32 = waveform.dtype == torch.float32
+    return float32 and is_plain_cpu(waveform) and not torch.compiler.is_compiling()
 
 
 def power_spectrum(spectrum: Tensor) -> Tensor:

@@ -71,16 +71,11 @@ class Separation(Feature):
         self.evenly = max(margins) == 1
         self.complementary = whole and self.evenly and math.isfinite(power)
 
-    def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the three of `(batch, time)` at once: all stages, no chunks."""
-        waveform = mask_samples(waveform, lengths)
-        spectrum = self.source.derive(waveform, lengths)
-        return self.derive_beside(spectrum, waveform, lengths)
-
     def derive_beside(
         self, spectrum: Tensor, waveform: Tensor, lengths: Optional[Tensor] = None
     ) -> Tensor:
         """Return the three from waveforms `(batch, time)` and their transform."""
+        waveform = mask_samples(waveform, lengths)
         magnitude = safe_sqrt(power_spectrum(spectrum))
         counts = None if lengths is None else self.frame_counts(lengths)
         faint: Optional[Tensor] = None
