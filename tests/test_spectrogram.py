@@ -3,11 +3,19 @@ import warnings
 import librosa
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 from contract import peak_error, row_error
 
 from audiotorch.errors import ParameterError
-from audiotorch.features import MFCC, Delta, MelSpectrogram, PowerToDB, Spectrogram
+from audiotorch.features import (
+    FEATURES,
+    MFCC,
+    Delta,
+    MelSpectrogram,
+    PowerToDB,
+    Spectrogram,
+)
 
 
 def as_tensor(signal: np.ndarray, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -149,3 +157,55 @@ def test_float32_is_taken_only_where_its_rounding_does_not_show(signals):
     # where all bins sound, every frame is transformed in float64.
     assert torch.equal(double(sine)[:, 3:-3], single(sine)[:, 3:-3])
     assert torch.equal(double(sine.double()), single(sine.double()))
+
+
+def test_mel_is_taken_in_float32_only_where_that_does_not_show():
+    """Faint noise far from a loud band: just above what decibels cut off."""
+    generator = np.random.default_rng(0)
+    sos = scipy.signal.butter(8, [3000, 5000], "bandpass", fs=22050, output="sos")
+    band = scipy.signal.sosfilt(sos, generator.standard_normal(22050))
+    band = 0.5 * band + 1e-4 * generator.standard_normal(22050)
+    quiet = 0.01 * generator.standard_normal(22050)
+    clips = np.stack([band, quiet]).astype(np.float32)
+    expected = np.stack([librosa.power_to_db(librosa.feature.melspectrogram(y=y)) for y in clips])
+
+    coarse = Spectrogram()
+    frames = coarse.source.frames(as_tensor(clips), double=False)
+    mel = MelSpectrogram()
+    rounded = mel.derive(coarse.source.power(frames, torch.complex64))
+    db = PowerToDB()
+    assert np.abs(db(rounded).numpy() - expected)[0].max() > 2e-3
+    answer = mel(as_tensor(clips))
+    assert np.abs(db(answer).numpy() - expected).max() <= 1e-3
+    # Noise alone needs no float64, and gets none.
+    assert torch.equal(answer[1], rounded[1])
+    assert peak_error(mel(as_tensor(clips).double()).numpy(), answer.double().numpy()) <= 1e-6
+
+
+@pytest.mark.parametrize("n_mels", [1, 15, 16, 40])
+def test_bands_come_right_whatever_their_number(n_mels, signals):
+    expected = librosa.feature.melspectrogram(y=signals["noise"], n_mels=n_mels)
+    ours = MelSpectrogram(n_mels=n_mels)(as_tensor(signals["noise"], torch.float64))
+    assert ours.shape == expected.shape
+    assert peak_error(ours.numpy(), expected) <= 1e-7
+
+
+@pytest.mark.parametrize("name", ["delta_mfcc", "delta2_mfcc"])
+def test_deltas_of_a_steady_hum_are_librosas(name):
+    """Far from 0 dB and all but constant: each step's rounding shows in its deltas."""
+    hum = np.tile(1e-2 * np.random.default_rng(0).standard_normal(512), 60)
+    hum += 3e-4 * np.random.default_rng(1).standard_normal(len(hum))
+    waveform = hum.astype(np.float32)
+    mfcc = librosa.feature.mfcc(y=waveform, n_mfcc=13)
+    expected = librosa.feature.delta(mfcc, order=2 if name == "delta2_mfcc" else 1)
+    clips = torch.zeros(2, len(waveform) + 4000)
+    clips[1, : len(waveform)] = torch.from_numpy(waveform)
+    lengths = torch.tensor([len(waveform) + 4000, len(waveform)])
+    ours = FEATURES[name]()(clips, lengths)[1, :, : expected.shape[1]]
+    assert row_error(ours.numpy(), expected) <= 1e-5
+    by_formula = FEATURES[name](single=True)(torch.from_numpy(waveform))
+    assert row_error(ours.numpy(), expected) < 0.8 * row_error(by_formula.numpy(), expected)
+    # A clip of fewer frames than the filter beside it is no reason to fail.
+    assert FEATURES[name]()(clips, torch.tensor([2000, len(waveform)])).isfinite().all()
+    alone = FEATURES[name]()(torch.from_numpy(waveform))
+    torch.testing.assert_close(ours, alone, atol=1e-6, rtol=0)

@@ -90,9 +90,8 @@ def _deltas_by_librosa(y: Array) -> dict[str, Array]:
     }
 
 
-def _deltas(**settings: Any) -> at.FeatureExtractor:
-    names = ["mfcc", "delta_mfcc", "delta2_mfcc"]
-    return at.FeatureExtractor(names, SAMPLE_RATE, **settings)
+def _deltas() -> at.FeatureExtractor:
+    return at.FeatureExtractor(["mfcc", "delta_mfcc", "delta2_mfcc"], SAMPLE_RATE)
 
 
 def _one(name: str, function: Callable[..., Array]) -> Callable[[Array], dict[str, Array]]:
@@ -137,19 +136,7 @@ WORKS: Mapping[str, Work] = {
         4,
         lambda: at.features.MelSpectrogram(SAMPLE_RATE),
     ),
-    "mel_single": Work(
-        "`MelSpectrogram(single=True)`",
-        _one("mel_spectrogram", librosa.feature.melspectrogram),
-        4,
-        lambda: at.features.MelSpectrogram(SAMPLE_RATE, single=True),
-    ),
     "mfcc": Work("13 MFCC and both deltas", _deltas_by_librosa, 4, _deltas),
-    "mfcc_single": Work(
-        "13 MFCC and both deltas, `single=True`",
-        _deltas_by_librosa,
-        4,
-        lambda: _deltas(single=True),
-    ),
     "load": Work(
         "`load` of WAV, 44.1 to 22.05 kHz",
         lambda path: {"load": librosa.load(path, sr=SAMPLE_RATE)[0]},

@@ -10,6 +10,7 @@ from audiotorch.features.extractor import FEATURES, FeatureExtractor
 from audiotorch.features.harmonic import HPSS, Harmonic, HarmonicRatio
 from audiotorch.features.image import SpectrogramImage
 from audiotorch.features.level import RMS, ZeroCrossingRate
+from audiotorch.features.mel import MelSpectrogram
 from audiotorch.features.onset import OnsetStrength
 from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling, SummaryVector
 from audiotorch.features.rhythm import Tempo, Tempogram
@@ -20,7 +21,7 @@ from audiotorch.features.spectral import (
     SpectralFlatness,
     SpectralRolloff,
 )
-from audiotorch.features.spectrogram import MelSpectrogram, PowerToDB, Spectrogram
+from audiotorch.features.spectrogram import PowerToDB, Spectrogram
 from audiotorch.features.texture import TextureStatistics
 from audiotorch.features.tuning import Tuning
 

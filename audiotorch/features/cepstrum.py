@@ -6,6 +6,7 @@ torchaudio's deltas pad the ends where librosa fits a polynomial.
 from typing import Any, List, Optional
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from audiotorch.features import filters
 from audiotorch.features.feature import Feature
 from audiotorch.features.fourier import takes_single
 from audiotorch.features.functional import check_feature, mask_frames
-from audiotorch.features.spectrogram import MelDecibels
+from audiotorch.features.mel import MelDecibels
 
 __all__ = ["MFCC", "Delta", "MFCCDelta"]
 
@@ -33,6 +34,7 @@ class _Cepstrum(Feature):
 
     chunk_scale = 2
     dct: Tensor
+    lift: Tensor
 
     def __init__(
         self, decibels: MelDecibels, n_mfcc: int, dct_type: int, dct_norm: str | None, lifter: float
@@ -54,15 +56,18 @@ class _Cepstrum(Feature):
         return torch.matmul(self.dct.double(), db.double())
 
     @torch.jit.unused
-    def rounded(self, waveform: Tensor) -> Tensor:
+    def rounded(self, waveform: Tensor) -> npt.NDArray[np.float32]:
         """Return coefficients of a float32 clip `(1, time)`, each step rounded as librosa does."""
         from scipy.fft import dct
 
         decibels = self.source
         mel = decibels.source
-        db = decibels.derive(mel.derive(mel.source.compute(waveform))).contiguous()
+        db = decibels.derive(mel.derive(mel.source.compute(waveform)))[0].contiguous()
         rows = dct(db.numpy(), type=self.dct_type, norm=self.dct_norm, axis=-2)
-        return torch.from_numpy(rows[:, : len(self.lift)]) * self.lift.float()[:, None]
+        lifted: npt.NDArray[np.float32] = (
+            rows[: len(self.lift)] * self.lift.float()[:, None].numpy()
+        )
+        return lifted
 
 
 class MFCC(Feature):
@@ -199,55 +204,15 @@ class Delta(nn.Module):
         tail = torch.matmul(last - last[..., -1:], weights[half + 1 :].transpose(0, 1))
         delta = torch.cat([head, delta, torch.zeros_like(tail)], dim=-1)
         delta = delta.scatter(-1, place[..., half + 1 :].expand(tail.shape), tail)
-        delta = mask_frames(delta.to(feature.dtype), frame_counts)
-        if not torch.jit.is_scripting():
-            if takes_single(feature):
-                return self._with_rounded_ends(delta, feature, frame_counts)
-        return delta
-
-    @torch.jit.unused
-    def is_small(self, delta: Tensor, feature: Tensor, frame_counts: Optional[Tensor]) -> Tensor:
-        """Say for which clips librosa's own rounding shows in deltas.
-
-        It fits the polynomial of the ends in float32, wrong by some 1e-7 of the feature.
-
-        Args:
-            delta: of the feature.
-            feature: as in `forward`.
-            frame_counts: as in `forward`.
-
-        Shape:
-            - Input: `(..., rows, frames)` twice, and `(...)`
-            - Output: `(...)` bool
-        """
-        level = mask_frames(feature, frame_counts).abs().amax(dim=-1)
-        span = delta.amax(dim=-1).clamp(min=0) - delta.amin(dim=-1).clamp(max=0)
-        return ((level > 64 * span) & (span > 0)).any(dim=-1)
-
-    @torch.jit.unused
-    def _with_rounded_ends(
-        self, delta: Tensor, feature: Tensor, frame_counts: Optional[Tensor]
-    ) -> Tensor:
-        """Return deltas whose first and last frames are rounded as librosa's, where that shows."""
-        from scipy.signal import savgol_filter
-
-        small = self.is_small(delta, feature, frame_counts)
-        half = self.width // 2
-        for clip in small.nonzero().unbind():
-            place = tuple(clip.tolist())
-            n_frames = feature.shape[-1] if frame_counts is None else int(frame_counts[place])
-            rows, own = feature[place][:, :n_frames], delta[place][:, :n_frames]
-            ends = torch.cat([rows[:, : self.width], rows[:, -self.width :]], dim=-1)
-            fit = savgol_filter(
-                ends.numpy(), self.width, deriv=self.order, polyorder=self.order, mode="interp"
-            )
-            own[:, :half] = torch.from_numpy(fit[:, :half])
-            own[:, -half:] = torch.from_numpy(fit[:, -half:])
-        return delta
+        return mask_frames(delta.to(feature.dtype), frame_counts)
 
 
 class MFCCDelta(Feature):
     """Delta of MFCC, as one feature of waveforms.
+
+    Where a row's range is less than 1/64 of its level, librosa's rounding reaches 1e-5 of the range
+    and more. On the CPU, without gradients, deltas of such float32 clips are made by its own steps;
+    elsewhere, and with `single=True`, they are more exact than librosa's.
 
     Args:
         sample_rate: Hz.
@@ -302,11 +267,22 @@ class MFCCDelta(Feature):
     def _with_rounded_clips(
         self, delta: Tensor, cepstrum: Tensor, waveform: Tensor, lengths: Optional[Tensor]
     ) -> Tensor:
-        """Return deltas, those of clips in which librosa's rounding shows by its own steps."""
+        """Return deltas, those of clips in which librosa's rounding shows by its own steps.
+
+        It fits the ends' polynomials in float32, wrong by some 1e-7 of the coefficients.
+        """
+        from scipy.signal import savgol_filter
+
         counts = None if lengths is None else self.frame_counts(lengths)
-        small = self.delta.is_small(delta, cepstrum, counts)
+        order, width = self.delta.order, self.delta.width
+        level = mask_frames(cepstrum, counts).abs().amax(dim=-1)
+        span = delta.amax(dim=-1).clamp(min=0) - delta.amin(dim=-1).clamp(max=0)
+        small = ((level > 64 * span) & (span > 0)).any(dim=-1)
+        if counts is not None:
+            small &= counts >= width
         for clip in small.nonzero().flatten().tolist():
             n_samples = waveform.shape[-1] if lengths is None else int(lengths[clip])
-            own = self.delta(self.source.rounded(waveform[clip : clip + 1, :n_samples]))
-            delta[clip, :, : own.shape[-1]] = own[0]
+            mfcc = self.source.rounded(waveform[clip : clip + 1, :n_samples])
+            own = savgol_filter(mfcc, width, deriv=order, polyorder=order, axis=-1, mode="interp")
+            delta[clip, :, : own.shape[-1]] = torch.from_numpy(own)
         return delta

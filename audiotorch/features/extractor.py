@@ -18,6 +18,7 @@ from audiotorch.features.feature import Feature, Walker, Waveform, walks
 from audiotorch.features.functional import check_waveform
 from audiotorch.features.harmonic import HarmonicRatio
 from audiotorch.features.level import RMS, ZeroCrossingRate
+from audiotorch.features.mel import MelSpectrogram
 from audiotorch.features.onset import OnsetStrength
 from audiotorch.features.rhythm import Tempo, Tempogram
 from audiotorch.features.spectral import (
@@ -27,7 +28,7 @@ from audiotorch.features.spectral import (
     SpectralFlatness,
     SpectralRolloff,
 )
-from audiotorch.features.spectrogram import STFT, MelSpectrogram, Spectrogram
+from audiotorch.features.spectrogram import STFT, Spectrogram
 
 __all__ = ["FEATURES", "FeatureExtractor", "SharedStages"]
 
@@ -105,7 +106,10 @@ class SharedStages(Walker):
             for key, stage in list(self.stages.items()):
                 users = [user for user, source in self.sources.items() if source == key]
                 alone = len(users) == 1 and key not in self.outputs.values()
-                if type(stage) is kind and alone and isinstance(self.stages[users[0]], above):
+                from_waveform = self.sources.get(key) == "0"
+                if not (alone and from_waveform and type(stage) is kind):
+                    continue
+                if isinstance(self.stages[users[0]], above):
                     self.sources[users[0]] = self.sources.pop(key)
                     del self.stages[key]
                     self.joined = [each for each in self.joined if each != key] + users

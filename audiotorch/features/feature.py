@@ -46,7 +46,7 @@ class Walker(nn.Module):
     whole. The numbers are the same.
     """
 
-    chunk_scale: ClassVar[int] = 1
+    chunk_scale = 1
     """How many times the usual samples a chunk has: more where little is made of each."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from audiotorch.features.functional import (
     power_to_db,
     stretch_frames,
 )
-from audiotorch.features.spectrogram import MelSpectrogram
+from audiotorch.features.mel import MelSpectrogram
 
 __all__ = ["SpectrogramImage"]
 

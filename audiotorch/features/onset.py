@@ -9,7 +9,7 @@ from torch import Tensor
 from audiotorch.errors import ParameterError
 from audiotorch.features.feature import Feature, check_positive
 from audiotorch.features.functional import mask_frames
-from audiotorch.features.spectrogram import MelDecibels
+from audiotorch.features.mel import MelDecibels
 
 __all__ = ["OnsetStrength"]
 

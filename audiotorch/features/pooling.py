@@ -17,8 +17,9 @@ from audiotorch.features.functional import (
     safe_sqrt,
 )
 from audiotorch.features.level import RMS, ZeroCrossingRate
+from audiotorch.features.mel import MelSpectrogram
 from audiotorch.features.spectral import SpectralBandwidth, SpectralCentroid, SpectralRolloff
-from audiotorch.features.spectrogram import MelSpectrogram, PowerToDB
+from audiotorch.features.spectrogram import PowerToDB
 
 __all__ = ["MFCCStatistics", "StatisticsPooling", "SummaryVector"]
 

@@ -1,10 +1,11 @@
-"""Spectrogram, mel spectrogram, decibels.
+"""Spectrogram and decibels.
 
-torchaudio's transforms are not used: they build windows and banks in float32, take the dynamic
-range of the whole batch for `top_db`.
+torchaudio's transforms are not used: they build windows in float32, take the dynamic range of the
+whole batch for `top_db`.
 """
 
-from typing import Any, List, Optional, Union
+from collections.abc import Iterator
+from typing import Any, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,7 @@ from audiotorch.features.functional import (
     safe_sqrt,
 )
 
-__all__ = ["STFT", "MelDecibels", "MelSpectrogram", "PowerToDB", "Spectrogram"]
-
-# Matrix products of other widths take up to three times as long.
-_BLOCK_BANDS = 16
+__all__ = ["STFT", "PowerToDB", "Spectrogram"]
 
 
 class STFT(Feature):
@@ -190,15 +188,26 @@ class Spectrogram(Feature):
         size = min(32, power.shape[-1])
         blocks = power[..., : power.shape[-1] // size * size].unflatten(-1, (-1, size)).mean(-1)
         faint = blocks.amin(dim=-1) < 1e-9 * blocks.mean(dim=-1)
-        if faint.any():
-            power[faint] = self.exactly(frames[faint]).transpose(0, 1)
+        for places, exact in self.exactly(frames, faint):
+            power[places] = exact.transpose(0, 1)
         return power.transpose(-1, -2)
 
     @torch.jit.unused
-    def exactly(self, frames: Tensor) -> Tensor:
-        """Return power `(freq, n)` of float32 frames `(n, n_fft)`, transformed in float64."""
-        power: Tensor = self.source.power(frames.double().unsqueeze(0), torch.complex64)
-        return power.squeeze(0)
+    def exactly(self, frames: Tensor, chosen: Tensor) -> Iterator[Tuple[Any, Tensor]]:
+        """Transform some frames in float64.
+
+        Args:
+            frames: of a float32 waveform, `(batch, frames, n_fft)`.
+            chosen: which, `(batch, frames)` bool.
+
+        Yields:
+            Clips and frames of so many that memory stays small, and their power `(freq, n)`.
+        """
+        found = chosen.nonzero()
+        for start in range(0, len(found), 1024):
+            places = found[start : start + 1024].unbind(dim=1)
+            power = self.source.power(frames[places].double().unsqueeze(0), torch.complex64)
+            yield places, power.squeeze(0)
 
     def masked(self, power: Tensor, lengths: Optional[Tensor]) -> Tensor:
         """Return power `(batch, freq, frames)` with zeros past each clip's own frames."""
@@ -211,162 +220,6 @@ class Spectrogram(Feature):
         if self.power == 1.0:
             return safe_sqrt(x)
         return safe_sqrt(x).pow(self.power)
-
-
-class MelSpectrogram(Feature):
-    """Power spectrogram summed into mel bands.
-
-    On the CPU, without gradients, float32 waveforms are transformed in float32 first; frames with a
-    band so faint that this might show, about one in twenty, in float64. That stays within 1e-6 of
-    the clip's maximum and, down to 80 dB below it, within 1e-3 dB. Otherwise, and where
-    `FeatureExtractor` shares the spectra with other features, all is transformed in float64.
-
-    Args:
-        sample_rate: Hz.
-        n_fft: FFT size in samples.
-        hop_length: samples between frames.
-        n_mels: number of bands.
-        fmin: lowest frequency, Hz.
-        fmax: highest frequency, Hz; `None` = half the sample rate.
-        htk: HTK's mel scale instead of Slaney's.
-        norm: `"slaney"` (unit area) or `None` (unit peak).
-        spectrogram: further settings of `Spectrogram`: `power win_length window center pad_mode
-            single`.
-
-    Shape:
-        - Input: `(..., time)` and lengths `(...)` in samples
-        - Output: `(..., n_mels, frames)`, frames past a clip's own are 0.
-
-    Raises:
-        ParameterError: as `Spectrogram` and `filters.mel_bank`.
-
-    Reference:
-        Same values as `librosa.feature.melspectrogram`.
-
-    Example:
-        >>> MelSpectrogram(n_mels=40)(torch.zeros(22050)).shape
-        torch.Size([40, 44])
-    """
-
-    passes_on_to = Spectrogram
-    chunk_scale = 2
-    bank: Tensor
-    widths: Tensor
-
-    def __init__(
-        self,
-        sample_rate: int = 22050,
-        n_fft: int = 2048,
-        hop_length: int = 512,
-        *,
-        n_mels: int = 128,
-        fmin: float = 0.0,
-        fmax: float | None = None,
-        htk: bool = False,
-        norm: str | None = "slaney",
-        **spectrogram: Any,
-    ) -> None:
-        super().__init__(Spectrogram(sample_rate, n_fft, hop_length, **spectrogram))
-        self.sample_rate = sample_rate
-        self.n_mels = n_mels
-        bank = filters.mel_bank(
-            sample_rate, n_fft, n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm
-        )
-        self.register_buffer("bank", bank, persistent=False)
-        self.register_buffer("widths", bank.sum(dim=1), persistent=False)
-        self.block_bands = _BLOCK_BANDS
-        self.blocks: List[List[int]] = _bank_blocks(bank)
-
-    def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the mel spectrogram of `(batch, time)` at once."""
-        if not torch.jit.is_scripting():
-            if self.source.power == 2.0 and takes_single(waveform):
-                return self._in_single(waveform, lengths)
-        return self.derive(self.source.compute(waveform, lengths), lengths)
-
-    @torch.jit.unused
-    def _in_single(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
-        """Return bands of power taken in float32, or in float64 where that might show.
-
-        Rounding of a band in dB grows as the root of how far it lies below the frame's mean: at
-        55 dB it is 9e-4 dB. What lies 80 dB below the clip's maximum is cut off in decibels.
-        """
-        below = self.source
-        waveform = below.source.source.compute(waveform, lengths)
-        frames = below.source.frames(waveform, lengths, double=False)
-        power = below.masked(below.source.power(frames, torch.complex64), lengths)
-        mel = self.derive(power)
-        bands = mel.transpose(-1, -2)  # as they lie in memory
-        floor = 0.5e-8 * bands.amax(dim=(-2, -1), keepdim=True)
-        limit = 3e-6 * power.mean(dim=-2).unsqueeze(-1) * self.widths
-        # Positive between floor and limit.
-        faint = limit.clamp_(min=floor).sub_(bands).mul_(bands - floor)
-        clip, frame = torch.where(faint.amax(dim=-1) > 0)
-        if len(clip) > 0:
-            exact = self.derive(below.exactly(frames[clip, frame]).unsqueeze(0))
-            bands[clip, frame] = exact.squeeze(0).transpose(0, 1)
-        return mel
-
-    def derive(self, specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the mel spectrogram of a spectrogram `(batch, freq, frames)`."""
-        bank = self.bank.to(specgram.dtype)
-        frames = specgram.transpose(-1, -2)  # as they lie in memory
-        bands: List[Tensor] = []
-        for top, bottom, first, last in self.blocks:
-            block = bank[top:bottom, first:last]
-            more = self.block_bands - block.shape[0]
-            if more > 0:
-                block = torch.nn.functional.pad(block, [0, 0, 0, more])
-            bands.append(torch.matmul(frames[..., first:last], block.transpose(0, 1)))
-        return torch.cat(bands, dim=-1)[..., : self.n_mels].transpose(-1, -2)
-
-
-def _bank_blocks(bank: Tensor) -> List[List[int]]:
-    """First and end row, first and end bin of blocks of bands that hold all but zeros.
-
-    Of 131,200 numbers of librosa's bank, 2,018 are not 0; most of the others are left out.
-    """
-    blocks = []
-    for rows in torch.arange(bank.shape[0]).split(_BLOCK_BANDS):
-        top, bottom = int(rows[0]), int(rows[-1]) + 1
-        used = bank[top:bottom].amax(dim=0).nonzero()
-        blocks.append([top, bottom, int(used[0]), int(used[-1]) + 1])
-    return blocks
-
-
-class MelDecibels(Feature):
-    """Decibels of a mel spectrogram: the stage below cepstrum and onsets.
-
-    Args:
-        sample_rate: Hz.
-        n_fft: FFT size in samples.
-        hop_length: samples between frames.
-        mel: further settings of `MelSpectrogram`.
-
-    Shape:
-        - Input: `(..., time)` and lengths `(...)` in samples
-        - Output: `(..., n_mels, frames)`, dB, floored 80 dB below the clip's own maximum. Frames
-          past a clip's own may be anything: what is built on this leaves them out.
-
-    Raises:
-        ParameterError: as `MelSpectrogram`.
-
-    Reference:
-        Same values as `librosa.power_to_db(librosa.feature.melspectrogram(y))`.
-    """
-
-    passes_on_to = MelSpectrogram
-    chunk_scale = 2
-
-    def __init__(
-        self, sample_rate: int = 22050, n_fft: int = 2048, hop_length: int = 512, **mel: Any
-    ) -> None:
-        super().__init__(MelSpectrogram(sample_rate, n_fft, hop_length, **mel))
-        self.n_mels: int = self.source.n_mels
-
-    def derive(self, mel_specgram: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
-        """Return the decibels of a mel spectrogram `(batch, n_mels, frames)`."""
-        return power_to_db(mel_specgram)
 
 
 class PowerToDB(nn.Module):

@@ -13,8 +13,8 @@ from audiotorch.features.functional import (
     mask_frames,
     power_to_db,
 )
+from audiotorch.features.mel import MelSpectrogram
 from audiotorch.features.pooling import StatisticsPooling
-from audiotorch.features.spectrogram import MelSpectrogram
 
 __all__ = ["TextureStatistics"]
 
