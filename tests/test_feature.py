@@ -127,3 +127,17 @@ def test_small_batches_are_one_chunk(shape):
 def test_an_empty_batch_takes_no_walk():
     assert not walks(torch.zeros(0, 9000))
     assert Spectrogram()(torch.zeros(0, 9000)).shape == (0, 1025, 18)
+
+
+@pytest.mark.usefixtures("small_chunks", "_two_threads")
+def test_one_short_clip_takes_one_thread_and_a_long_one_all():
+    seen = []
+
+    def compute(waveform, lengths):
+        seen.append(torch.get_num_threads())
+        return waveform
+
+    for size in (9000, 90_000):
+        walk(compute, torch.zeros(1, size), None)
+        assert torch.get_num_threads() == 2
+    assert seen == [1, 2]

@@ -103,7 +103,7 @@ class AudioReader(soundfile.SoundFile):
             n = _BLOCK if limit is None else min(_BLOCK, limit - done)
             try:
                 part = None if out is None else out[done : done + n]
-                block = self.read(n, dtype="float32", always_2d=True, out=part)
+                block = self._read_block(n, part)
             except soundfile.LibsndfileError as error:
                 raise DecodeError(
                     f"{self.label}: corrupt after {done / self.samplerate:.3f} s of audio: "
@@ -114,6 +114,16 @@ class AudioReader(soundfile.SoundFile):
                 return
             done += len(block)
             yield block
+
+    def _read_block(
+        self, n_frames: int, out: npt.NDArray[np.float32] | None
+    ) -> npt.NDArray[np.float32]:
+        if self.subtype != "PCM_16":
+            return self.read(n_frames, dtype="float32", always_2d=True, out=out)
+        # The same numbers as libsndfile's own conversion, which takes three times as long.
+        block = self.read(n_frames, dtype="int16", always_2d=True)
+        room = None if out is None else out[: len(block)]
+        return np.multiply(block, np.float32(2.0**-15), out=room, dtype=np.float32)
 
     def check_decoded(self, expected: int, decoded: int) -> None:
         """Refuse a decoding that ended before its due frames, or before the file's end.

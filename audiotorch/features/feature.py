@@ -187,16 +187,23 @@ def walk(
             return compute(waveform[part], own)
 
     starts = range(0, batch, step)
-    if n_threads == 1 or len(starts) == 1:
+    if n_threads == 1 or (len(starts) == 1 and batch * n_samples > CHUNK_SAMPLES):
         return _gather(map(run, starts), batch)
-    # Each thread sets torch's own threads to one for itself, and by that also for threads to come:
-    # so the caller's number is set anew at the end.
-    with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            return _gather(pool.map(run, starts), batch)
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(n_threads)
+    # Torch would spread each operation over its threads, which takes small ones longer. Telling a
+    # thread how many to use also tells those to come: the caller's number is set anew at the end.
+    try:
+        if len(starts) == 1:
+            torch.set_num_threads(1)
+            return _gather(map(run, starts), batch)
+        with ThreadPoolExecutor(
+            n_threads, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            try:
+                return _gather(pool.map(run, starts), batch)
+            finally:
+                pool.shutdown(cancel_futures=True)
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _gather(answers: Iterator[Any], batch: int) -> Any:
