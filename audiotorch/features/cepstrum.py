@@ -277,7 +277,8 @@ class MFCCDelta(Feature):
         order, width = self.delta.order, self.delta.width
         level = mask_frames(cepstrum, counts).abs().amax(dim=-1)
         span = delta.amax(dim=-1).clamp(min=0) - delta.amin(dim=-1).clamp(max=0)
-        small = ((level > 64 * span) & (span > 0)).any(dim=-1)
+        # Less is float64's rounding of a constant.
+        small = ((level > 64 * span) & (span > 1e-9 * level)).any(dim=-1)
         if counts is not None:
             small &= counts >= width
         for clip in small.nonzero().flatten().tolist():
