@@ -161,25 +161,35 @@ def test_float32_is_taken_only_where_its_rounding_does_not_show(signals):
 
 def test_mel_is_taken_in_float32_only_where_that_does_not_show():
     """Faint noise far from a loud band: just above what decibels cut off."""
+    size = 66_150
     generator = np.random.default_rng(0)
     sos = scipy.signal.butter(8, [3000, 5000], "bandpass", fs=22050, output="sos")
-    band = scipy.signal.sosfilt(sos, generator.standard_normal(22050))
-    band = 0.5 * band + 1e-4 * generator.standard_normal(22050)
-    quiet = 0.01 * generator.standard_normal(22050)
-    clips = np.stack([band, quiet]).astype(np.float32)
-    expected = np.stack([librosa.power_to_db(librosa.feature.melspectrogram(y=y)) for y in clips])
+    band = scipy.signal.sosfilt(sos, generator.standard_normal(size))
+    band = 0.5 * band + 1e-4 * generator.standard_normal(size)
+    noise = 0.01 * generator.standard_normal(size)
+    clips = np.stack([band, noise, noise]).astype(np.float32)
+    lengths = torch.tensor([size, size, 22_050])
+    db, mel = PowerToDB(), MelSpectrogram()
+    answer = mel(as_tensor(clips), lengths)
+    exact = MelSpectrogram(single=False)(as_tensor(clips), lengths)
 
-    coarse = Spectrogram()
-    frames = coarse.source.frames(as_tensor(clips), double=False)
-    mel = MelSpectrogram()
-    rounded = mel.derive(coarse.source.power(frames, torch.complex64))
-    db = PowerToDB()
-    assert np.abs(db(rounded).numpy() - expected)[0].max() > 2e-3
-    answer = mel(as_tensor(clips))
-    assert np.abs(db(answer).numpy() - expected).max() <= 1e-3
-    # Noise alone needs no float64, and gets none.
+    below = mel.source.source
+    frames = below.frames(as_tensor(clips), lengths, double=False)
+    rounded = mel.derive(below.power(frames, torch.complex64))
+    expected = librosa.power_to_db(librosa.feature.melspectrogram(y=clips[0]))
+    assert np.abs(db(rounded)[0].numpy() - expected).max() > 2e-3
+    assert np.abs(db(answer)[0].numpy() - expected).max() <= 1e-3
+    # Noise alone needs no float64, and gets none; a short clip gets nothing else.
     assert torch.equal(answer[1], rounded[1])
-    assert peak_error(mel(as_tensor(clips).double()).numpy(), answer.double().numpy()) <= 1e-6
+    assert not torch.equal(answer[1], exact[1])
+    assert torch.equal(answer[2], exact[2])
+    torch.testing.assert_close(mel(as_tensor(clips[2, :22_050])), exact[2, :, :44])
+    # Beside a tone that no band holds, next to nothing is left.
+    tone = 0.5 * np.sin(2 * np.pi * 8000 * np.arange(size) / 22050)
+    limited = {"n_mels": 40, "fmin": 300.0, "fmax": 4000.0}
+    expected = librosa.feature.melspectrogram(y=tone.astype(np.float32), **limited)
+    ours = MelSpectrogram(**limited)(as_tensor(tone)).numpy()
+    assert peak_error(ours, expected) <= 1e-5
 
 
 @pytest.mark.parametrize("n_mels", [1, 15, 16, 40])

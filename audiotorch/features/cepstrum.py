@@ -210,9 +210,9 @@ class Delta(nn.Module):
 class MFCCDelta(Feature):
     """Delta of MFCC, as one feature of waveforms.
 
-    Where a row's range is less than 1/64 of its level, librosa's rounding reaches 1e-5 of the range
-    and more. On the CPU, without gradients, deltas of such float32 clips are made by its own steps;
-    elsewhere, and with `single=True`, they are more exact than librosa's.
+    Where a row's range is less than 1/128 of its level, librosa's rounding reaches 1e-5 of it and
+    more. On the CPU, without gradients, the deltas of such float32 clips are made in librosa's own
+    steps; not so elsewhere, and with `single=True`.
 
     Args:
         sample_rate: Hz.
@@ -250,7 +250,7 @@ class MFCCDelta(Feature):
         self.delta = Delta(order, width)
         self.sample_rate = sample_rate
         self.min_samples = (width - 1) * hop_length
-        self.exact = not mfcc.get("single", False)
+        self.exact = mfcc.get("single") is not True
 
     def derive_beside(
         self, cepstrum: Tensor, waveform: Tensor, lengths: Optional[Tensor] = None
@@ -278,7 +278,7 @@ class MFCCDelta(Feature):
         level = mask_frames(cepstrum, counts).abs().amax(dim=-1)
         span = delta.amax(dim=-1).clamp(min=0) - delta.amin(dim=-1).clamp(max=0)
         # Less is float64's rounding of a constant.
-        small = ((level > 64 * span) & (span > 1e-9 * level)).any(dim=-1)
+        small = ((level > 128 * span) & (span > 1e-9 * level)).any(dim=-1)
         if counts is not None:
             small &= counts >= width
         for clip in small.nonzero().flatten().tolist():

@@ -105,6 +105,7 @@ class SpectrogramImage(nn.Module):
             fmin=fmin,
             fmax=fmax,
             win_length=win_length,
+            single=False,  # models see the same numbers as their exported files
         )
         self.delta = Delta(1)
         self.delta2 = Delta(2)

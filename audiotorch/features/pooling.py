@@ -1,6 +1,6 @@
 """From frames to one vector a clip."""
 
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -127,9 +127,8 @@ class MFCCStatistics(nn.Module):
         fmax: float | None = None,
     ) -> None:
         super().__init__()
-        self.mfcc = MFCC(
-            sample_rate, n_fft, hop_length, n_mfcc=n_mfcc, n_mels=n_mels, fmin=fmin, fmax=fmax
-        )
+        mel: Dict[str, Any] = {"n_mels": n_mels, "fmin": fmin, "fmax": fmax, "single": False}
+        self.mfcc = MFCC(sample_rate, n_fft, hop_length, n_mfcc=n_mfcc, **mel)
         self.delta = Delta(1)
         self.delta2 = Delta(2)
         self.pooling = StatisticsPooling(statistics)

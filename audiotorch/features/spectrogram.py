@@ -42,10 +42,10 @@ class STFT(Feature):
         window: name of the window, for `scipy.signal.get_window`.
         center: pad `n_fft // 2` samples on each side.
         pad_mode: `"constant"` (zeros), `"reflect"` or `"edge"`.
-        single: let power spectra that are built on this be taken in float32, in half the time, on
-            the CPU and without gradients. Rounding then reaches 2e-3 dB 80 dB below the maximum;
-            frames with bins still lower are transformed in float64 all the same. Mel spectrograms
-            that share theirs with no other feature need no such leave: see `MelSpectrogram`.
+        single: `True` lets all power spectra built on this be taken in float32, in half the time,
+            on the CPU and without gradients. Rounding then reaches 2e-3 dB 80 dB below the maximum;
+            frames with bins still lower are transformed in float64 all the same. `False` lets none,
+            `None` those of which nothing but mel bands is made: see `MelSpectrogram`.
 
     Shape:
         - Input: `(..., time)` and lengths `(...)` in samples
@@ -71,7 +71,7 @@ class STFT(Feature):
         window: str = "hann",
         center: bool = True,
         pad_mode: str = "constant",
-        single: bool = False,
+        single: bool | None = None,
     ) -> None:
         super().__init__()
         check_positive(sample_rate=sample_rate, n_fft=n_fft, hop_length=hop_length)
@@ -122,8 +122,7 @@ class Spectrogram(Feature):
         stft: further settings of the transform: `win_length`, samples of the window, at most
             `n_fft`, which is the default; `window`, its name for `scipy.signal.get_window`;
             `center`, pad `n_fft // 2` samples on each side; `pad_mode`, `"constant"` (zeros),
-            `"reflect"` or `"edge"`; `single`, take power spectra in float32,
-            as in `STFT`.
+            `"reflect"` or `"edge"`; `single`, whether it may be taken in float32, as in `STFT`.
 
     Shape:
         - Input: `(..., time)` and lengths `(...)` in samples

@@ -90,7 +90,7 @@ class TextureStatistics(nn.Module):
     ) -> None:
         super().__init__()
         self.mel = MelSpectrogram(
-            sample_rate, n_fft, hop_length, n_mels=n_mels, fmin=fmin, fmax=fmax
+            sample_rate, n_fft, hop_length, n_mels=n_mels, fmin=fmin, fmax=fmax, single=False
         )
         if n_bands < 1 or n_mels % n_bands:
             raise ParameterError(f"n_bands={n_bands}: must divide n_mels={n_mels}")
