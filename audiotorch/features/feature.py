@@ -43,7 +43,7 @@ class Walker(nn.Module):
 
     On the CPU, without gradients, batches are walked in chunks that fit the cache, spread over as
     many threads as `torch.get_num_threads()` says. Elsewhere, and when exported, the batch is taken
-    whole. The numbers are the same.
+    whole. The numbers are the same but for rounding.
     """
 
     chunk_scale = 1
