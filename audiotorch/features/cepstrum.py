@@ -166,12 +166,11 @@ class Delta(nn.Module):
             raise ParameterError(f"order={order}: must lie in 1 to width - 1 = {width - 1}")
         self.order = order
         self.width = width
-        self.odd = order % 2 == 1
         # Row o holds the weights that give the derivative at frame o of a window of `width` frames.
         # "dot" weights correlate with the window as it stands.
         rows = [savgol_coeffs(width, order, deriv=order, pos=o, use="dot") for o in range(width)]
         self.register_buffer("weights", torch.from_numpy(np.stack(rows)), persistent=False)
-        self.taps: List[float] = rows[width // 2][width // 2 :].tolist()
+        self._taps: List[float] = rows[width // 2][width // 2 :].tolist()
 
     def forward(self, feature: Tensor, frame_counts: Optional[Tensor] = None) -> Tensor:
         """Return the derivative per frame; shapes and errors as in the class docstring."""
@@ -191,8 +190,8 @@ class Delta(nn.Module):
             left = x[..., half - k : n_frames - half - k]
             right = x[..., half + k : n_frames - half + k]
             # Weights on both sides are equal, or opposite.
-            pair = right - left if self.odd else (right - middle) + (left - middle)
-            delta = torch.add(delta, pair, alpha=self.taps[k])
+            pair = right - left if self.order % 2 == 1 else (right - middle) + (left - middle)
+            delta = torch.add(delta, pair, alpha=self._taps[k])
         first = x[..., : self.width]
         head = torch.matmul(first - first[..., :1], weights[:half].transpose(0, 1))
         # The last frames are each clip's own.

@@ -79,16 +79,16 @@ class MelSpectrogram(Feature):
         bank = filters.mel_bank(
             sample_rate, n_fft, n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm
         )
-        self.quick = self.source.power == 2.0 and spectrogram.get("single") is not False
+        self._quick = self.source.power == 2.0 and spectrogram.get("single") is not False
         self.register_buffer("bank", bank, persistent=False)
         self.register_buffer("widths", bank.sum(dim=1), persistent=False)
-        self.block_bands = _BLOCK_BANDS
+        self._block_bands = _BLOCK_BANDS
         self.blocks: List[List[int]] = _bank_blocks(bank)
 
     def compute(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the mel spectrogram of `(batch, time)` at once."""
         if not torch.jit.is_scripting():
-            if self.quick and takes_single(waveform):
+            if self._quick and takes_single(waveform):
                 return self._quickly(waveform, lengths)
         return self.derive(self.source.compute(waveform, lengths), lengths)
 
@@ -137,7 +137,7 @@ class MelSpectrogram(Feature):
         bands: List[Tensor] = []
         for top, bottom, first, last in self.blocks:
             block = bank[top:bottom, first:last]
-            more = self.block_bands - block.shape[0]
+            more = self._block_bands - block.shape[0]
             if more > 0:
                 block = torch.nn.functional.pad(block, [0, 0, 0, more])
             bands.append(torch.matmul(frames[..., first:last], block.transpose(0, 1)))
