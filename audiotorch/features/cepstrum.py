@@ -28,8 +28,10 @@ class _Cepstrum(Feature):
 
     Args:
         decibels: the stage below.
-        n_mfcc: as `MFCC`; the others as well.
-        dct_type: `dct_norm`: `lifter`: see there.
+        n_mfcc: coefficients kept.
+        dct_type: as in `MFCC`.
+        dct_norm: as in `MFCC`.
+        lifter: as in `MFCC`.
     """
 
     chunk_scale = 2
@@ -57,7 +59,7 @@ class _Cepstrum(Feature):
 
     @torch.jit.unused
     def rounded(self, waveform: Tensor) -> npt.NDArray[np.float32]:
-        """Return coefficients of a float32 clip `(1, time)`, each step rounded as librosa does."""
+        """Return coefficients of a float32 clip `(1, time)`, transformed in float32 as librosa's."""
         from scipy.fft import dct
 
         decibels = self.source
@@ -210,8 +212,8 @@ class MFCCDelta(Feature):
     """Delta of MFCC, as one feature of waveforms.
 
     Where a row's range is less than 1/128 of its level, librosa's rounding reaches 1e-5 of it and
-    more. On the CPU, without gradients, the deltas of such float32 clips are made in librosa's own
-    steps; not so elsewhere, and with `single=True`.
+    more. On the CPU, without gradients, all deltas of such a float32 clip are taken by the calls of
+    scipy that librosa makes; not so elsewhere, and with `single=True`.
 
     Args:
         sample_rate: Hz.
@@ -249,7 +251,7 @@ class MFCCDelta(Feature):
         self.delta = Delta(order, width)
         self.sample_rate = sample_rate
         self.min_samples = (width - 1) * hop_length
-        self.exact = mfcc.get("single") is not True
+        self._rounds = mfcc.get("single") is not True
 
     def derive_beside(
         self, cepstrum: Tensor, waveform: Tensor, lengths: Optional[Tensor] = None
@@ -258,7 +260,7 @@ class MFCCDelta(Feature):
         counts = None if lengths is None else self.frame_counts(lengths)
         delta = self.delta(cepstrum, counts).to(waveform.dtype)
         if not torch.jit.is_scripting():
-            if self.exact and takes_single(waveform):
+            if self._rounds and takes_single(waveform):
                 return self._with_rounded_clips(delta, cepstrum, waveform, lengths)
         return delta
 
@@ -266,9 +268,9 @@ class MFCCDelta(Feature):
     def _with_rounded_clips(
         self, delta: Tensor, cepstrum: Tensor, waveform: Tensor, lengths: Optional[Tensor]
     ) -> Tensor:
-        """Return deltas, those of clips in which librosa's rounding shows by its own steps.
+        """Return deltas, those of clips in which librosa's rounding shows by scipy in float32.
 
-        It fits the ends' polynomials in float32, wrong by some 1e-7 of the coefficients.
+        The cosine transform and the fit of the ends are wrong there by some 1e-7 of the level.
         """
         from scipy.signal import savgol_filter
 

@@ -25,8 +25,9 @@ class MelSpectrogram(Feature):
     On the CPU, without gradients, float32 clips of 128 frames and more are transformed in float32
     first, and anew in float64 the frames with a band so faint that this might show: one in five to
     one in fifty. On recordings that stays within 1e-6 of the clip's maximum and, down to 80 dB
-    below it, within 1e-3 dB. Elsewhere, where `FeatureExtractor` shares the spectra with other
-    features, and with `single=False`, all is transformed in float64.
+    below it, within 1e-3 dB; who keeps a wider range in dB wants `single=False`. With that,
+    elsewhere, and where `FeatureExtractor` shares the spectra with other features, all is
+    transformed in float64.
 
     Args:
         sample_rate: Hz.
