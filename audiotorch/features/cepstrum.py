@@ -59,7 +59,7 @@ class _Cepstrum(Feature):
 
     @torch.jit.unused
     def rounded(self, waveform: Tensor) -> npt.NDArray[np.float32]:
-        """Return coefficients of a float32 clip `(1, time)`, transformed in float32 as librosa's."""
+        """Return coefficients of a float32 clip `(1, time)`, by scipy in float32 as librosa."""
         from scipy.fft import dct
 
         decibels = self.source
