@@ -156,6 +156,7 @@ class FFmpegReader:
         for other in self._container.streams:
             if other is not self._stream:
                 other.discard = av.stream.Discard.all
+        self._n_packets = 0
         self._n_lost = 0
         self._last_error = "frames are missing"
         self._decoded = self._decode()
@@ -194,6 +195,7 @@ class FFmpegReader:
                 continue
             if packet is None:
                 break
+            self._n_packets += packet.size > 0
             for frame in frames:
                 # Without a packet it is the decoder's rest.
                 if started and packet.size and (self._n_lost or self._n_missing(frame)):
@@ -241,10 +243,15 @@ class FFmpegReader:
         return bool(base and (1 / base) % self.sample_rate == 0)
 
     @property
-    def n_frames(self) -> int | None:
-        """Samples per channel that the container states; None where it states none."""
+    def is_raw(self) -> bool:
+        """Whether it is a bare stream of packets, whose length nothing states."""
+        return self.container in _RAW
+
+    @property
+    def trusted_frames(self) -> int | None:
+        """Samples per channel that the container states; None where it guesses or states none."""
         stream = self._stream
-        if self.container in _RAW or self._n_first == 0:
+        if self.is_raw or self._n_first == 0:
             return None
         if self._exact and stream.duration:
             return int(stream.duration * stream.time_base * self.sample_rate)
@@ -252,13 +259,16 @@ class FFmpegReader:
             return round(self._container.duration * self.sample_rate / 1_000_000)
         return None
 
-    def count(self) -> int:
-        """Samples per channel, decoded where the container does not state them."""
-        stated = self.n_frames
-        if stated is not None:
-            return stated
-        collections.deque(self.blocks(), maxlen=0)
-        return self.position
+    def count_packets(self) -> int:
+        """Samples per channel, as many packets as the first; found without decoding them."""
+        import av
+
+        try:
+            for packet in self._container.demux(self._stream):
+                self._n_packets += packet.size > 0
+        except av.error.FFmpegError as error:
+            self.damage = f"its end cannot be read: {_reason(error)}"
+        return self._n_packets * self._n_first
 
     def blocks(self, limit: int | None = None) -> Iterator[Samples]:
         """Decode on, at most `limit` samples, a block `(time, channel)` at a time."""
@@ -313,7 +323,7 @@ class FFmpegReader:
 
     def _note_the_end(self) -> None:
         """Compare what came with what was stated."""
-        stated = self.n_frames
+        stated = self.trusted_frames
         slack = _SLACK if self._exact else int(_INEXACT_SLACK * self.sample_rate)
         if n_beyond := self._n_beyond():
             self.damage = f"{n_beyond} of its packets lie past the file's end"

@@ -180,11 +180,9 @@ def info(source: Source) -> AudioInfo:
         DecodeError: as `load`, as far as the header tells.
     """
     with open_audio(source) as file:
-        # libsndfile may know a header and not what follows it.
-        next(file.blocks(1), None)
-        reader = file.reader
-        n_frames = reader.count()
+        n_frames = file.count()
         file.warn_of_damage()
+        reader = file.reader
         return AudioInfo(
             file=reader.label,
             sample_rate=reader.sample_rate,

@@ -83,6 +83,8 @@ class SoundFileReader:
         self.codec = "FLAC" if file.format == "FLAC" else file.subtype
         linear = re.fullmatch(r"(?:PCM|ALAC)_[SU]?(\d+)", file.subtype)
         self.bit_depth = int(linear.group(1)) if linear else _FLOATING.get(file.subtype)
+        # An MP3 without a length tag: its number of frames is an estimate.
+        self.guessed = file.format == "MP3" and not _has_length_tag(handle)
         self.damage = _cut_container(file, handle) or _cut_ogg(handle, self._n_bytes)
 
     @property
@@ -91,16 +93,11 @@ class SoundFileReader:
         return None if self._file.frames >= _UNKNOWN else int(self._file.frames)
 
     @property
-    def plausible(self) -> bool:
-        """Whether the header's frame count may be true, given the file's size."""
-        return bool(self._file.frames * self.n_channels <= _DENSEST * self._n_bytes)
-
-    def count(self) -> int:
-        """Samples per channel, decoded where the header's number cannot be believed."""
-        if self.plausible and self.n_frames is not None:
-            return self.n_frames
-        collections.deque(self.blocks(), maxlen=0)
-        return self.position
+    def trusted_frames(self) -> int | None:
+        """The header's number where it may be true, given the file's size."""
+        n_frames = self.n_frames
+        plausible = (n_frames or 0) * self.n_channels <= _DENSEST * self._n_bytes
+        return n_frames if plausible else None
 
     def blocks(self, limit: int | None = None, out: Samples | None = None) -> Iterator[Samples]:
         """Decode on, at most `limit` samples, a block `(time, channel)` at a time.
@@ -144,14 +141,15 @@ class SoundFileReader:
 
     def _note_the_end(self) -> None:
         """Compare what came with what the header promises, and with where the file ends."""
+        n_frames = self.n_frames
+        if not self.guessed:
+            slack = _MP3_SLACK if self.container == "MP3" else 0
+            if n_frames is not None and self.position + slack < n_frames:
+                self.damage = f"{n_frames} frames promised, {self.position} decoded"
+            return
         stop = self._handle.tell()
-        lossy = self._file.format == "MP3"
-        exact = not lossy or _has_length_tag(self._handle)
-        promised = self.n_frames
-        slack = _MP3_SLACK if lossy else 0
-        if exact and promised is not None and self.position + slack < promised:
-            self.damage = f"{promised} frames promised, {self.position} decoded"
-        if not exact and self._n_bytes - stop > max(_TAGS, self._n_bytes // 50):
+        # libsndfile never gives more than its guess.
+        if self.position == n_frames or self._n_bytes - stop > max(_TAGS, self._n_bytes // 50):
             raise DecodeError(
                 f"{self.label}: the MP3 decoder stopped at byte {stop} of {self._n_bytes}, after "
                 f"{self.position} frames; convert the file to WAV or FLAC with a tool that can "
@@ -160,9 +158,9 @@ class SoundFileReader:
 
     def skip_to(self, start: int) -> None:
         """Move forward to a sample, or to the end where that lies before it."""
-        lead_in = 0
-        if self.plausible and self.n_frames is not None:
-            start = min(start, self.n_frames)
+        n_frames = self.trusted_frames
+        if n_frames is not None:
+            start = min(start, n_frames)
             lead_in = min(start - self.position, _MP3_LEAD_IN if self.container == "MP3" else 0)
             if start - lead_in > self.position:
                 self._file.seek(start - lead_in)
