@@ -243,6 +243,10 @@ class FFmpegReader:
         return bool(base and (1 / base) % self.sample_rate == 0)
 
     @property
+    def _lossless(self) -> bool:
+        return self.codec in _LOSSLESS or self.codec.startswith("pcm_")
+
+    @property
     def is_raw(self) -> bool:
         """Whether it is a bare stream of packets, whose length nothing states."""
         return self.container in _RAW
@@ -253,9 +257,10 @@ class FFmpegReader:
         stream = self._stream
         if self.is_raw or self._n_first == 0:
             return None
-        if self._exact and stream.duration:
+        # An AVI's length is that of its longest track.
+        if self._exact and self.container != "AVI" and stream.duration:
             return int(stream.duration * stream.time_base * self.sample_rate)
-        if self.codec not in _LOSSLESS and self._container.duration:
+        if not self._lossless and self._container.duration:
             return round(self._container.duration * self.sample_rate / 1_000_000)
         return None
 
@@ -339,8 +344,10 @@ class FFmpegReader:
         beyond the first minute, as exact as that clock.
         """
         ahead = start - self.position
-        far = ahead > _NEAR * self.sample_rate
-        if ahead > 2 * self.sample_rate and (self._exact or (far and self.codec not in _LOSSLESS)):
+        far = ahead > _NEAR * self.sample_rate and not self._lossless
+        # After a seek FFmpeg only estimates where in an Ogg page it is.
+        exact = self._exact and self.container != "OGG"
+        if ahead > 2 * self.sample_rate and (exact or far):
             self._seek(start)
         collections.deque(self.blocks(start - self.position), maxlen=0)
 
@@ -348,7 +355,7 @@ class FFmpegReader:
         """Decode from before a sample on; where that fails, from the start."""
         import av
 
-        lead_in = 0 if self.codec in _LOSSLESS else int(_LEAD_IN * self.sample_rate)
+        lead_in = 0 if self._lossless else int(_LEAD_IN * self.sample_rate)
         seconds = (self._origin + max(0, start - lead_in)) / self.sample_rate
         base = self._stream.time_base
         try:
