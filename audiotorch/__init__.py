@@ -3,11 +3,12 @@
 from importlib.metadata import version as _version
 
 from audiotorch import features
+from audiotorch.answers import Prediction, WindowPrediction, predict, timeline
 from audiotorch.audio import AudioInfo, Normalize, PadOrTrim, Resample, ToMono, info, load, save
 from audiotorch.errors import AudioTorchError, DecodeError, MissingDependencyError, ParameterError
 from audiotorch.export import export, load_pipeline
 from audiotorch.features import FEATURES, FeatureExtractor, SummaryVector
-from audiotorch.pipeline import Pipeline, Prediction, predict
+from audiotorch.pipeline import Pipeline
 
 __version__ = _version("audiotorch")
 
@@ -26,6 +27,7 @@ __all__ = [
     "Resample",
     "SummaryVector",
     "ToMono",
+    "WindowPrediction",
     "export",
     "features",
     "info",
@@ -33,4 +35,5 @@ __all__ = [
     "load_pipeline",
     "predict",
     "save",
+    "timeline",
 ]

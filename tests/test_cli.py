@@ -123,16 +123,16 @@ def test_predict_does_not_depend_on_the_batch_size(run_folder, clips, capsys):
 
 
 def test_predict_reads_a_bounded_number_of_files_at_a_time(run_folder, clips, capsys, monkeypatch):
-    from audiotorch import pipeline
+    from audiotorch import answers
 
     sizes = []
-    predict = pipeline.predict
+    predict = answers.predict
 
     def watched(module, sources, **settings):
         sizes.append(len(sources))
         return predict(module, sources, **settings)
 
-    monkeypatch.setattr(pipeline, "predict", watched)
+    monkeypatch.setattr(answers, "predict", watched)
     files = [str(clips / "a.flac")] * 5
     assert main(["predict", str(run_folder), *files, "--batch-size", "2"]) == 0
     assert sizes == [2, 2, 1]
