@@ -23,8 +23,9 @@ def add_features(commands: Commands) -> None:
         "features",
         help="write a table of features of recordings",
         description="Compute features of recordings into a table with named columns, one row a "
-        "clip, or with --frames one a frame. All cores are used. A job that was killed goes on "
-        "where it was; recordings that the table holds already are skipped, unless they changed; "
+        "clip, or with --window one a window, or with --frames one a frame. All cores are used. A "
+        "job that was killed goes on where it was, inside a long recording, too; recordings that "
+        "the table holds already are skipped, unless they changed; "
         "new ones are added. Bad files are listed, recorded beside the table in "
         "OUT.failures.jsonl, and tried again the next time.",
     )
@@ -40,6 +41,19 @@ def add_features(commands: Commands) -> None:
         "mean and standard deviation are written (summary)",
     )
     parser.add_argument("--frames", action="store_true", help="one row a frame")
+    parser.add_argument(
+        "--window",
+        type=float,
+        metavar="SECONDS",
+        help="one row a window of this length, of recordings of any length; the last one may be "
+        "shorter, and is left out if it is too short for the features",
+    )
+    parser.add_argument(
+        "--hop",
+        type=float,
+        metavar="SECONDS",
+        help="from one window's start to the next; default: as long as the window",
+    )
     parser.add_argument(
         "--sample-rate",
         type=positive,
@@ -70,6 +84,8 @@ def _features(options: argparse.Namespace) -> int:
             features=[name.strip() for name in options.features.split(",")],
             sample_rate=options.sample_rate,
             frames=options.frames,
+            window_seconds=options.window,
+            hop_seconds=options.hop,
             jobs=options.jobs,
             device=options.device,
             overwrite=options.overwrite,
