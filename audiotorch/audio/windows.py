@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from audiotorch.audio.clips import check_seconds
 from audiotorch.audio.io import stream
 from audiotorch.audio.preprocess import check_rate
-from audiotorch.audio.source import Source, source_name
-from audiotorch.errors import DecodeError, ParameterError
+from audiotorch.audio.source import Source
+from audiotorch.errors import ParameterError
 
 __all__ = ["read_windows", "window_samples"]
 
@@ -77,8 +78,7 @@ def _cut(source: Source, sample_rate: int, window: int, hop: int) -> Iterator[tu
             start += hop
         # At once, so that a long gap is not kept while it is decoded.
         first += _drop(parts, start - first)
-    if end == 0:
-        raise DecodeError(f"{source_name(source)}: holds no samples; leave it out")
+    check_seconds(source, end / sample_rate)
     # The recording goes on behind the window before, and does not end in the gap.
     if start == 0 or (end > start and end > start - hop + window):
         yield start / sample_rate, _join(parts, start - first, window)
