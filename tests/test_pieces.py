@@ -187,13 +187,12 @@ def test_real_recordings(data_root, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--hop", "1"], r"hop_seconds=1\.0: .*give the window's length, --window, too"),
+        (["--hop", "1"], r"hop_seconds=1\.0: leads from .*; give their length, --window, too"),
         (["--window", "1", "--frames", "--features", "rms"], r"with --frames.*leave one"),
         (["--window", "0.1"], r"window_seconds=0\.1: the features need 0\.186 s; take longer"),
-        (["--window", "0"], r"window_seconds=0\.0: must be finite and at least one sample"),
-        (["--window", "1", "--hop", "-1"], r"hop_seconds=-1\.0: must be finite and at least"),
-        (["--window", "nan"], r"window_seconds=nan: must be finite"),
-        (["--window", "wide"], r"--window: invalid float value: 'wide'"),
+        (["--window", "1", "--hop", "1e-9"], r"hop_seconds=1e-09: must be .* at least one sample"),
+        (["--window", "0"], r"--window: '0': must be a number of seconds above 0"),
+        (["--window", "1", "--hop", "long"], r"--hop: 'long': must be a number of seconds"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(folder, tmp_path, capsys, arguments, message):

@@ -230,7 +230,7 @@ def _checked_windows(
     if window_seconds is None:
         if hop_seconds is not None:
             raise ParameterError(
-                f"hop_seconds={hop_seconds!r}: is from window to window; give the window's length, "
+                f"hop_seconds={hop_seconds!r}: leads from window to window; give their length, "
                 "--window, too"
             )
         return None

@@ -10,6 +10,7 @@ from audiotorch.cli.arguments import (
     check_device,
     find_audio,
     positive,
+    seconds,
 )
 from audiotorch.cli.terminal import DONE, SOME_FAILED, Progress, complain
 from audiotorch.errors import printable
@@ -40,20 +41,7 @@ def add_features(commands: Commands) -> None:
         help="summary, 270 numbers a clip, or names joined by commas, such as mfcc,tempo, of which "
         "mean and standard deviation are written (summary)",
     )
-    parser.add_argument("--frames", action="store_true", help="one row a frame")
-    parser.add_argument(
-        "--window",
-        type=float,
-        metavar="SECONDS",
-        help="one row a window of this length, of recordings of any length; the last one may be "
-        "shorter, and is left out if it is too short for the features",
-    )
-    parser.add_argument(
-        "--hop",
-        type=float,
-        metavar="SECONDS",
-        help="from one window's start to the next; default: as long as the window",
-    )
+    _add_rows(parser)
     parser.add_argument(
         "--sample-rate",
         type=positive,
@@ -69,6 +57,21 @@ def add_features(commands: Commands) -> None:
         help="replace the table instead of adding to it; killed, the same command goes on",
     )
     parser.set_defaults(run=_features)
+
+
+def _add_rows(parser: argparse.ArgumentParser) -> None:
+    """Add what a row may be of, if not of a whole clip."""
+    parser.add_argument("--frames", action="store_true", help="one row a frame")
+    parser.add_argument(
+        "--window",
+        type=seconds,
+        metavar="SECONDS",
+        help="one row a window of this length, of recordings of any length; the last may be "
+        "shorter, and is left out where it is too short for the features",
+    )
+    parser.add_argument(
+        "--hop", type=seconds, metavar="SECONDS", help="from window to window; default: its length"
+    )
 
 
 def _features(options: argparse.Namespace) -> int:
