@@ -115,7 +115,7 @@ def measure(folder: Path, hours: float, window: float, hop: float) -> Iterator[R
     command = ["-m", "audiotorch.cli"]
     table = folder / "features.parquet"
     works = {
-        # "features": [*command, "features", str(path), "--out", str(table), *sizes],
+        "features": [*command, "features", str(path), "--out", str(table), *sizes],
         "prediction": [*command, "predict", str(model), str(path), "--json", *sizes],
     }
     for work, arguments in works.items():
@@ -129,7 +129,7 @@ def measure(folder: Path, hours: float, window: float, hop: float) -> Iterator[R
     seconds = float(output.read_text())
     yield Row("read 10 s", hours, seconds, peak, seconds <= MAX_READ_SECONDS and peak <= MAX_MB)
     path.unlink()
-    # table.unlink()
+    table.unlink()
 
 
 def grown(rows: Sequence[Row]) -> list[str]:
