@@ -1,6 +1,7 @@
 """The time line of a file; `predict` is tested with the Pipeline."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from audiotorch import answers
 from audiotorch.answers import timeline
 from audiotorch.audio import Resample, load, windows
-from audiotorch.errors import DecodeError, ParameterError
+from audiotorch.errors import DecodeError, ParameterError, TruncationWarning
 from audiotorch.features import SpectrogramImage, SummaryVector
 from audiotorch.models import CNN, MLP
 from audiotorch.pipeline import Pipeline
@@ -172,6 +173,23 @@ def test_a_file_that_breaks_is_answered_up_to_there(monkeypatch):
         line = timeline(build(), "x.flac", 1.0, batch_size=batch_size)
         assert [next(line).start_seconds for _ in range(4)] == [0.0, 1.0, 2.0, 3.0]
         with pytest.raises(DecodeError, match=r"x\.flac: corrupt after"):
+            next(line)
+
+
+def test_a_cut_off_file_is_answered_to_its_end_with_a_warning():
+    file = io.BytesIO()
+    samples = 0.3 * np.random.default_rng(0).standard_normal((60 * RATE, 1))
+    soundfile.write(file, samples, RATE, format="FLAC")
+    cut = file.getvalue()[: len(file.getvalue()) // 2]
+    with pytest.warns(TruncationWarning, match="<bytes>: truncated or damaged"):
+        found = list(timeline(build(), cut, 1.0))
+    assert 29.0 < found[-1].end_seconds <= 30.5
+    # As an error, it comes behind the windows that are whole.
+    line = timeline(build(), cut, 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TruncationWarning)
+        assert [next(line).end_seconds for _ in found[:-1]] == list(range(1, len(found)))
+        with pytest.raises(DecodeError, match="<bytes>: truncated or damaged"):
             next(line)
 
 
