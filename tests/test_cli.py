@@ -223,6 +223,22 @@ def test_time_line_has_a_bar_in_seconds(run_folder, clips, capsys, monkeypatch):
     assert err.endswith("\r\x1b[K")
 
 
+@pytest.mark.filterwarnings("always::audiotorch.TruncationWarning")
+def test_time_line_of_a_cut_off_file_is_complete_but_for_a_warning(
+    run_folder, clips, capsys, monkeypatch
+):
+    file = clips / "cut.flac"
+    noise = np.random.default_rng(0).standard_normal(20 * RATE)
+    soundfile.write(file, 0.1 * noise, RATE)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    # With the bar, which asks for the length first.
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(["predict", str(run_folder), str(file), "--window", "1", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert 9.5 < json.loads(out.splitlines()[-1])["end_seconds"] <= 10.5
+    assert err.count("truncated or damaged") == 1
+
+
 def test_detectors_have_no_labels_to_predict(run_folder, clips, capsys, monkeypatch):
     detector = Pipeline(
         SpectrogramImage(RATE), torch.nn.Identity(), sample_rate=RATE, task="anomaly"

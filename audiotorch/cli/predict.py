@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from audiotorch.cli.arguments import (
     seconds,
 )
 from audiotorch.cli.terminal import DONE, SOME_FAILED, Progress, complain, file_width
-from audiotorch.errors import AudioTorchError, ParameterError, printable
+from audiotorch.errors import AudioTorchError, ParameterError, TruncationWarning, printable
 
 if TYPE_CHECKING:
     from audiotorch.answers import Prediction, WindowPrediction
@@ -171,6 +172,9 @@ def _duration(file: str) -> int:
     if not sys.stderr.isatty():
         return 0
     try:
-        return int(info(file).duration_seconds)
+        with warnings.catch_warnings():
+            # Told when the recording is read.
+            warnings.simplefilter("ignore", TruncationWarning)
+            return int(info(file).duration_seconds)
     except (AudioTorchError, OSError):
         return 0
