@@ -17,7 +17,7 @@ from audiotorch.errors import MissingDependencyError, ParameterError
 __all__ = ["Block", "Table", "open_table"]
 
 _SECONDS = ("seconds", "start_seconds", "end_seconds")  # columns of float64; the others are 32 bits
-_BLOCK = 1 << 20  # numbers of a block
+_BLOCK = 1 << 18  # numbers of a block; as text they take a hundred bytes each
 _ROW_GROUP = 1 << 22  # numbers of a Parquet row group
 
 
