@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from audiotorch import features
+from audiotorch.answers import Prediction, WindowPrediction, predict, timeline
 from audiotorch.audio import (
     AudioInfo,
     Normalize,
@@ -23,7 +24,7 @@ from audiotorch.errors import (
 )
 from audiotorch.export import export, load_pipeline
 from audiotorch.features import FEATURES, FeatureExtractor, SummaryVector
-from audiotorch.pipeline import Pipeline, Prediction, predict
+from audiotorch.pipeline import Pipeline
 
 __version__ = _version("audiotorch")
 
@@ -43,6 +44,7 @@ __all__ = [
     "SummaryVector",
     "ToMono",
     "TruncationWarning",
+    "WindowPrediction",
     "export",
     "features",
     "info",
@@ -51,4 +53,5 @@ __all__ = [
     "predict",
     "save",
     "stream",
+    "timeline",
 ]

@@ -1,25 +1,19 @@
 """The Pipeline: everything between a waveform and an answer, as one module."""
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, List, Optional, Tuple, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from audiotorch.answers import Prediction, predict
 from audiotorch.audio import Resample, Source
-from audiotorch.audio.clips import padded_batches, read_clip
-from audiotorch.audio.source import source_name
-from audiotorch.errors import AudioTorchError, ParameterError
+from audiotorch.errors import ParameterError
 from audiotorch.features.functional import mask_samples
 
 __all__ = ["Pipeline", "Prediction", "predict"]
 
 _TASKS = ("classification", "multilabel", "anomaly")
-_MAX_SAMPLES = 1 << 22  # of a batch of files; a CNN's images take a hundred bytes a sample
 
 
 class _Chain(nn.Module):
@@ -270,8 +264,10 @@ class Pipeline(nn.Module):
     @torch.jit.unused
     def predict(
         self, sources: Source | Iterable[Source], *, device: str | None = None, batch_size: int = 8
-    ) -> list["Prediction"]:
+    ) -> list[Prediction]:
         """Decode, resample, batch and answer; as `audiotorch.predict(self, sources)`.
+
+        Recordings of many minutes go through `audiotorch.timeline` instead, window by window.
 
         Args:
             sources: a path, bytes or open file, or several of them.
@@ -279,99 +275,3 @@ class Pipeline(nn.Module):
             batch_size: clips answered together.
         """
         return predict(self, sources, device=device, batch_size=batch_size)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one file, or the reason why there is none.
-
-    Args:
-        file: path or name of the file; `"<bytes>"` for bytes.
-        label: most probable class; `None` where `error` says why.
-        confidence: probability of `label`.
-        probabilities: probability of each class by name.
-        error: what was wrong with the file; `None` where there is an answer.
-    """
-
-    file: str
-    label: str | None = None
-    confidence: float | None = None
-    probabilities: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
-
-
-def predict(
-    module: nn.Module,
-    sources: Source | Iterable[Source],
-    *,
-    device: str | None = None,
-    batch_size: int = 8,
-) -> list[Prediction]:
-    """Answer files with a Pipeline, or with a module that `load_pipeline` gave.
-
-    Any sample rate and channel count is brought to what the module takes. A file that cannot be
-    read, is empty or too short gets a `Prediction` with `error`; the others are answered.
-
-    Args:
-        module: classification or multilabel Pipeline, eager or exported.
-        sources: a path, bytes or open file, or several of them.
-        device: `"cpu"`, `"cuda"` ...: the module is moved there; `None` = where it is.
-        batch_size: clips decoded and answered together, at least 1.
-
-    Raises:
-        ParameterError: `batch_size` below 1, a device that torch does not have, or a module
-            without labels or for another task.
-    """
-    if batch_size < 1:
-        raise ParameterError(f"batch_size={batch_size}: must be at least 1")
-    if module.task == "anomaly":
-        raise ParameterError("task='anomaly': predict answers with classes; this is a detector")
-    if not module.labels:
-        raise ParameterError("labels=[]: predict answers by name; build the Pipeline with labels")
-    if device is not None:
-        try:
-            module = module.to(device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ParameterError(f"device={device!r}: torch cannot use it: {reason}") from error
-    single = isinstance(sources, (str, os.PathLike, bytes)) or hasattr(sources, "read")
-    remaining: Iterator[Source] = iter(cast(Any, [sources] if single else sources))
-    was_training = module.training
-    module.eval()
-    found: list[Prediction] = []
-    try:
-        # Not inference_mode: TorchScript fails in it once it has run with gradients.
-        with ThreadPoolExecutor() as pool, torch.no_grad():
-            while chunk := list(islice(remaining, batch_size)):
-                clips = list(pool.map(lambda source: _decode(module, source), chunk))
-                found.extend(_answer(module, chunk, clips))
-    finally:
-        module.train(was_training)
-    return found
-
-
-def _decode(module: Any, source: Source) -> Tensor | AudioTorchError | OSError:
-    """Return samples at the module's rate, or what is wrong with the file."""
-    needed = module.features.min_samples / module.features.sample_rate
-    return read_clip(
-        source,
-        module.sample_rate,
-        needed if module.min_duration < needed else 0.0,
-        "pad the clip, or build the Pipeline with min_duration",
-    )
-
-
-def _answer(
-    module: Any, sources: list[Source], clips: list[Tensor | AudioTorchError | OSError]
-) -> list[Prediction]:
-    found = [Prediction(source_name(s), error=str(c)) for s, c in zip(sources, clips, strict=True)]
-    waveforms = {i: clip for i, clip in enumerate(clips) if isinstance(clip, Tensor)}
-    for batch, padded, lengths in padded_batches(waveforms, _MAX_SAMPLES):
-        # No parameter need exist; the temperature always does.
-        where = module.temperature.device
-        probabilities = module(padded.to(where), lengths.to(where)).cpu()
-        for i, row in zip(batch, probabilities.tolist(), strict=True):
-            best = max(range(len(row)), key=row.__getitem__)
-            named = dict(zip(module.labels, row, strict=True))
-            found[i] = Prediction(source_name(sources[i]), module.labels[best], row[best], named)
-    return found

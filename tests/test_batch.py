@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from audiotorch.batch import Failure, extract_features, job
+from audiotorch.batch import Failure, extract_features, job, pieces
 from audiotorch.batch.columns import FeatureColumns
 from audiotorch.batch.journal import Clip, Journal
 from audiotorch.batch.output import Output
@@ -43,6 +43,37 @@ def test_journal_gives_back_what_was_recorded(tmp_path):
         assert [len(part) for part in journal.rows(journal.entries["a"], 2)] == [2, 2, 1]
         journal.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def part(file: str, first: int, n_rows: int, last: bool = False, mtime_ns: int = 20) -> Clip:
+    rows = np.arange(first, first + n_rows, dtype=np.float32)[:, None].repeat(3, axis=1)
+    return Clip(file, 10, mtime_ns, float(first + n_rows), rows, first, last)
+
+
+def test_file_in_parts_is_finished_with_the_last_that_lacked(tmp_path):
+    folder = tmp_path / "journal"
+    with Journal(folder, SETTINGS, 3) as journal:
+        assert journal.append([part("a", 2, 3), part("b", 0, 2)], {}) == []
+        assert journal.append([part("a", 5, 1, last=True)], {"a": "short"}) == []
+        assert (list(journal.entries), journal.failures) == ([], {"a": "short"})
+    with Journal(folder, SETTINGS, 3) as journal:
+        assert sorted(journal.parts["a"]) == [2, 5]
+        assert journal.append([clip("c"), part("a", 0, 2)], {}) == ["c", "a"]
+        assert journal.failures == {}
+        assert list(journal.parts) == ["b"]
+    with Journal(folder, SETTINGS, 3) as journal:
+        assert list(journal.entries) == ["c", "a"]
+        assert journal.entries["a"][:4] == (10, 20, 6.0, 6)
+        np.testing.assert_array_equal(rows(journal, "a")[:, 0], np.arange(6))
+
+
+def test_parts_of_a_file_that_changed_since_do_not_count(tmp_path):
+    with Journal(tmp_path / "journal", SETTINGS, 3) as journal:
+        journal.append([part("a", 0, 2), part("a", 2, 2)], {})
+        journal.append([part("a", 4, 1, last=True, mtime_ns=21)], {})
+        assert list(journal.entries) == []
+        assert journal.append([part("a", 0, 4, mtime_ns=21)], {}) == ["a"]
+        assert journal.entries["a"][:4] == (10, 21, 5.0, 5)
 
 
 @pytest.mark.parametrize("cut", range(0, 120, 7))
@@ -125,13 +156,15 @@ def blocks(n: int) -> list[Block]:
         size = (i + 1, 4)
         values = generator.standard_normal(size) * 10.0 ** generator.integers(-38, 38, size)
         position = np.arange(i + 1, dtype=np.int32)
-        found.append(Block([f"f{i}"] * (i + 1), position, position / 3, values.astype(np.float32)))
+        found.append(
+            Block([f"f{i}"] * (i + 1), position, position[:, None] / 3, values.astype(np.float32))
+        )
     found[0].values[0] = [np.nan, np.inf, -np.inf, -0.0]
     return found
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz", ".CSV"])
-@pytest.mark.parametrize("numbers", [7, 1 << 20], ids=["small blocks", "large blocks"])
+@pytest.mark.parametrize("numbers", [7, 1 << 18], ids=["small blocks", "large blocks"])
 def test_table_reads_back_bit_by_bit(tmp_path, monkeypatch, suffix, numbers):
     monkeypatch.setattr("audiotorch.batch.tables._BLOCK", numbers)
     path = tmp_path / f"x{suffix}"
@@ -163,7 +196,7 @@ def test_table_that_cannot_be_replaced_is_left_as_it_is(tmp_path):
     output = Output(tmp_path / "x.csv")
     columns = FeatureColumns(["rms"])
     output.folder.mkdir()
-    one = Block(["a"], np.zeros(1, np.int32), np.zeros(1), np.ones((1, 2), np.float32))
+    one = Block(["a"], np.zeros(1, np.int32), np.zeros((1, 1)), np.ones((1, 2), np.float32))
     output.write(columns, [one], 1, {"a": (1, 2)}, {})
     before = output.path.read_bytes()
 
@@ -220,14 +253,14 @@ def test_settings_of_the_process_stay(clips, tmp_path):
 
 
 def test_portions_are_bounded_in_files_and_bytes():
-    tasks = [job._Task(f"{i}", size, 0) for i, size in enumerate([1] * 20 + [3 << 18] * 3 + [1])]
-    portions = list(job._portions(tasks))
-    assert [len(portion) for portion in portions] == [16, 5, 1, 2]
-    assert [task for portion in portions for task in portion] == tasks
+    tasks = [pieces.Task(f"{i}", size, 0) for i, size in enumerate([1] * 20 + [3 << 18] * 3 + [1])]
+    found = list(pieces.portions(tasks))
+    assert [len(portion) for portion in found] == [16, 5, 1, 2]
+    assert [task for portion in found for task in portion] == tasks
 
 
 def test_long_files_are_not_held_together(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_MAX_SAMPLES", 30_000)
+    monkeypatch.setattr(pieces, "_MAX_SAMPLES", 30_000)
     sizes = []
     rows = FeatureColumns.rows
 
@@ -247,20 +280,37 @@ def test_work_runs_ahead_by_a_bounded_number_of_portions(monkeypatch):
     begun = 0
     lock = threading.Lock()
 
-    def compute(columns, portion):
+    def compute(columns, piece):
         nonlocal begun
         with lock:
             begun += 1
         time.sleep(0.002)
-        return [], {str(portion): ""}
+        return [], piece.failures
 
-    monkeypatch.setattr(job, "_compute", compute)
+    monkeypatch.setattr(job, "compute", compute)
     with ThreadPoolExecutor(2) as pool:
         taken = 0
-        for _, failures in job._results(pool, None, iter([[i] for i in range(50)]), ahead=4):
+        portions = (iter([pieces.Piece([], {f"{i}": ""}, more=False)]) for i in range(50))
+        for _, failures in job._results(pool, None, portions, ahead=4):
             taken += len(failures)
             assert begun - taken <= 2 * 4
         assert taken == 50
+
+
+def test_one_long_file_keeps_all_threads_at_work(monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    together = threading.Barrier(3, timeout=30)
+
+    def compute(columns, piece):
+        together.wait()  # passed by three threads at once only
+        return [], piece.failures
+
+    monkeypatch.setattr(job, "compute", compute)
+    file = (pieces.Piece([], {f"{i}": ""}, more=i < 8) for i in range(9))
+    with ThreadPoolExecutor(3) as pool:
+        found = list(job._results(pool, None, [file], ahead=6))
+    assert [name for _, failures in found for name in failures] == [f"{i}" for i in range(9)]
 
 
 def test_one_clip_without_features_does_not_stop_the_others(clips, tmp_path, monkeypatch):
@@ -280,15 +330,15 @@ def test_one_clip_without_features_does_not_stop_the_others(clips, tmp_path, mon
 
 def test_files_of_a_killed_job_are_kept_though_not_asked_for(clips, tmp_path, monkeypatch):
     out = tmp_path / "x.csv"
-    compute = job._compute
+    compute = job.compute
 
-    def killed(columns, tasks):
-        if len(tasks) < 16:
+    def killed(columns, piece):
+        if len(piece.parts) < 16:
             raise SystemExit
-        return compute(columns, tasks)
+        return compute(columns, piece)
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "_compute", killed)
+        patch.setattr(job, "compute", killed)
         with pytest.raises(SystemExit):
             extract_features(clips, out, features=["rms"], jobs=1)
     report = extract_features(clips[-1:], out, features=["rms"])

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 import torch
 
+from audiotorch.audio import windows
 from audiotorch.cli import main
-from audiotorch.errors import printable
+from audiotorch.errors import DecodeError, printable
 from audiotorch.export import export, read_metadata
 from audiotorch.features import SpectrogramImage
 from audiotorch.models import CNN
@@ -112,6 +113,144 @@ def test_predict_reports_bad_files_on_stderr_and_answers_the_others(run_folder, 
         assert f"{name}.wav" in line
 
 
+def test_predict_gives_a_time_line(run_folder, clips, capsys):
+    soundfile.write(clips / "long.wav", 0.1 * np.random.default_rng(1).random(5 * RATE + 40), RATE)
+    names = [str(clips / "b.wav"), str(clips / "long.wav")]
+    command = ["predict", str(run_folder), *names, "--window", "2", "--hop", "1.5"]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    header, *lines = out.splitlines()
+    assert header.split() == ["file", "start", "end", "label", "confidence", "top", "3"]
+    assert [line.split()[:3] for line in lines] == [
+        [names[0], "0.000", "1.000"],
+        [names[1], "0.000", "2.000"],
+        [names[1], "1.500", "3.500"],
+        [names[1], "3.000", "5.000"],
+        [names[1], "4.500", "5.005"],
+    ]
+    assert header.index("confidence") + len("confidence") == lines[0].index(lines[0].split()[4]) + 5
+    assert all(line.split()[3] == line.split()[5] for line in lines)
+    assert err == ""
+    assert main([*command, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    keys = ["file", "start_seconds", "end_seconds", "label", "confidence", "probabilities"]
+    assert [list(row) for row in rows] == [keys] * 5
+    assert [row["start_seconds"] for row in rows] == [0.0, 0.0, 1.5, 3.0, 4.5]
+    assert rows[-1]["end_seconds"] == 5.005
+    for line, row in zip(lines, rows, strict=True):
+        assert line.split()[3:5] == [row["label"], f"{row['confidence']:.3f}"]
+        assert list(row["probabilities"]) == LABELS
+    # A recording within its first window has the answer that it has without windows.
+    assert main(["predict", str(run_folder), names[0], "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    for label in LABELS:
+        assert rows[0]["probabilities"][label] == pytest.approx(whole["probabilities"][label])
+
+
+def test_time_line_without_a_hop_is_gapless(run_folder, clips, capsys):
+    soundfile.write(clips / "long.wav", np.full(3 * RATE, 0.1), RATE)
+    command = ["predict", str(run_folder), str(clips / "long.wav"), "--window", "1", "--json"]
+    assert main(command) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["start_seconds"], row["end_seconds"]) for row in rows] == [(0, 1), (1, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_time_line_goes_on_after_files_that_break(run_folder, clips, capsys, monkeypatch, as_json):
+    real = windows.stream
+
+    def stream(source, *arguments):
+        if not source.endswith("breaks.flac"):
+            yield from real(source, *arguments)
+            return
+        yield torch.full((1, round(2.5 * RATE)), 0.1)
+        raise DecodeError(f"{source}: corrupt after 2.500 s")
+
+    monkeypatch.setattr(windows, "stream", stream)
+    (clips / "broken.wav").write_bytes(b"RIFF no audio")
+    files = [str(clips / name) for name in ("breaks.flac", "broken.wav", "a.flac")]
+    command = ["predict", str(run_folder), *files, "--window", "1", *["--json"] * as_json]
+    assert main(command) == 1
+    out, err = capsys.readouterr()
+    if as_json:
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert [row["file"] for row in rows] == [files[0]] * 3 + files[1:]
+        assert ["error" in row for row in rows] == [False, False, True, True, False]
+        assert rows[2] == {"file": files[0], "error": f"{files[0]}: corrupt after 2.500 s"}
+        assert set(rows[3]) == {"file", "error"}
+        assert err == ""
+    else:
+        named = [line.split()[0] for line in out.splitlines()[1:]]
+        assert named == [files[0], files[0], files[2]]
+        assert ["breaks.flac" in line for line in err.splitlines()] == [True, False]
+        assert all(line.startswith("audiotorch: ") for line in err.splitlines())
+
+
+def test_time_line_comes_line_by_line(run_folder, tmp_path):
+    file = tmp_path / "long.wav"
+    soundfile.write(file, np.full(600 * RATE, 0.1), RATE)
+    command = [sys.executable, "-m", "audiotorch.cli", "predict", str(run_folder), str(file)]
+    process = subprocess.Popen(
+        [*command, "--window", "0.5", "--hop", "0.01", "--batch-size", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # 60,000 windows, a minute's work: the first come before it is done.
+    lines = [process.stdout.readline() for _ in range(3)]
+    assert lines[2].split()[1:3] == ["0.010", "0.510"]
+    assert process.poll() is None
+    process.stdout.close()
+    complaint = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 141
+    assert complaint == ""
+
+
+def test_time_line_has_a_bar_in_seconds(run_folder, clips, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    (clips / "broken.wav").write_bytes(b"RIFF no audio")
+    soundfile.write(clips / "long.wav", np.full(3 * RATE + 100, 0.1), RATE)
+    files = [str(clips / name) for name in ("long.wav", "broken.wav", "a.flac")]
+    assert main(["predict", str(run_folder), *files, "--window", "1", "--batch-size", "2"]) == 1
+    out, err = capsys.readouterr()
+    counts = re.findall(r"(\d+)/(\d+) s", err)
+    assert [int(done) for done, _ in counts] == sorted(int(done) for done, _ in counts)
+    assert counts[0] == ("0", "4")
+    assert ("2", "4") in counts
+    assert counts[-1] == ("4", "4")
+    assert "\r" not in out
+    assert err.endswith("\r\x1b[K")
+
+
+@pytest.mark.filterwarnings("always::audiotorch.TruncationWarning")
+def test_time_line_of_a_cut_off_file_is_complete_but_for_a_warning(
+    run_folder, clips, capsys, monkeypatch
+):
+    file = clips / "cut.flac"
+    noise = np.random.default_rng(0).standard_normal(20 * RATE)
+    soundfile.write(file, 0.1 * noise, RATE)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    # With the bar, which asks for the length first.
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert main(["predict", str(run_folder), str(file), "--window", "1", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert 9.5 < json.loads(out.splitlines()[-1])["end_seconds"] <= 10.5
+    assert err.count("truncated or damaged") == 1
+
+
+def test_detectors_have_no_labels_to_predict(run_folder, clips, capsys, monkeypatch):
+    detector = Pipeline(
+        SpectrogramImage(RATE), torch.nn.Identity(), sample_rate=RATE, task="anomaly"
+    )
+    monkeypatch.setattr(sys.modules["audiotorch.export"], "load_pipeline", lambda path: detector)
+    for window in ([], ["--window", "1"]):
+        assert main(["predict", str(run_folder), str(clips), *window]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "this is a detector" in one_line(err)
+
+
 def test_predict_does_not_depend_on_the_batch_size(run_folder, clips, capsys):
     answers = []
     for size in ("1", "3"):
@@ -123,16 +262,16 @@ def test_predict_does_not_depend_on_the_batch_size(run_folder, clips, capsys):
 
 
 def test_predict_reads_a_bounded_number_of_files_at_a_time(run_folder, clips, capsys, monkeypatch):
-    from audiotorch import pipeline
+    from audiotorch import answers
 
     sizes = []
-    predict = pipeline.predict
+    predict = answers.predict
 
     def watched(module, sources, **settings):
         sizes.append(len(sources))
         return predict(module, sources, **settings)
 
-    monkeypatch.setattr(pipeline, "predict", watched)
+    monkeypatch.setattr(answers, "predict", watched)
     files = [str(clips / "a.flac")] * 5
     assert main(["predict", str(run_folder), *files, "--batch-size", "2"]) == 0
     assert sizes == [2, 2, 1]
@@ -149,6 +288,10 @@ def test_predict_reads_a_bounded_number_of_files_at_a_time(run_folder, clips, ca
         (["predict", "PROGRAM", "CLIPS"], r"torch\.export program.*\.ts file"),
         (["predict", "MODEL"], r"required: FILE_OR_FOLDER; see audiotorch predict --help"),
         (["predict", "MODEL", "CLIPS", "--batch-size", "0"], r"--batch-size.*'0': must be"),
+        (["predict", "MODEL", "CLIPS", "--hop", "1"], r"--hop: .* give --window too"),
+        (["predict", "MODEL", "CLIPS", "--window", "0"], r"--window: '0': must be a number of sec"),
+        (["predict", "MODEL", "CLIPS", "--window", "1", "--hop", "nan"], r"--hop: 'nan': must be"),
+        (["predict", "MODEL", "CLIPS", "--window", "1e-9"], r"window_seconds=1e-09: must be"),
         (["predict", "MODEL", "CLIPS", "--device", "tpu"], r"--device: invalid choice: 'tpu'"),
         (["sing"], r"invalid choice: 'sing'"),
         ([], r"required: COMMAND"),

@@ -16,13 +16,14 @@ import torch
 
 from audiotorch import features
 from audiotorch.audio import load
-from audiotorch.batch import job
+from audiotorch.batch import job, pieces
 from audiotorch.cli import main
 from audiotorch.features import FEATURES
 from audiotorch.features.feature import Feature
 
 RATE = 22050
 SUFFIXES = (".csv", ".parquet", ".npz")
+PLACE = ("file", "frame", "sample_rate", "seconds", "start_seconds", "end_seconds")
 SECONDS = {"a.wav": 0.5, "b æøå 犬.flac": 1.2, 'new\nline, and "quote".wav': 0.7, "deep/c.OGG": 1.0}
 
 
@@ -58,19 +59,22 @@ def read_table(path: Path) -> dict[str, list]:
         from pyarrow import parquet
 
         table = parquet.read_table(path)
-        assert {str(kind) for kind in table.schema.types[3:]} == {"float"}
+        place = [name in PLACE for name in table.schema.names]
+        kinds = [str(kind) for kind in table.schema.types]
+        assert {kind for kind, known in zip(kinds, place, strict=True) if not known} == {"float"}
         return table.to_pydict()
     with np.load(path, allow_pickle=False) as arrays:
         assert arrays["values"].dtype == np.float32
-        second = "frame" if "frame" in arrays else "sample_rate"
-        left = {name: arrays[name].tolist() for name in ("file", second, "seconds")}
+        left = {name: arrays[name].tolist() for name in PLACE if name in arrays}
         return left | dict(
             zip(arrays["columns"].tolist(), arrays["values"].T.tolist(), strict=True)
         )
 
 
 def numbers(table: dict[str, list]) -> np.ndarray:
-    return np.stack([np.array(column, np.float32) for column in list(table.values())[3:]], 1)
+    """What the features are, without the columns that say of what."""
+    columns = [column for name, column in table.items() if name not in PLACE]
+    return np.stack([np.array(column, np.float32) for column in columns], 1)
 
 
 def files(folder: Path) -> list[str]:
@@ -81,18 +85,18 @@ def forbid_decoding(monkeypatch) -> None:
     def refuse(*_, **__):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(job, "read_clip", refuse)
+    monkeypatch.setattr(pieces, "read_clip", refuse)
 
 
 def watch_decoding(monkeypatch) -> list[str]:
     decoded: list[str] = []
-    read_clip = job.read_clip
+    read_clip = pieces.read_clip
 
     def watched(file, *settings):
         decoded.append(file)
         return read_clip(file, *settings)
 
-    monkeypatch.setattr(job, "read_clip", watched)
+    monkeypatch.setattr(pieces, "read_clip", watched)
     return decoded
 
 
@@ -467,14 +471,14 @@ from audiotorch.batch import job
 from audiotorch.cli import main
 from audiotorch.features import FEATURES
 from audiotorch.features.feature import Feature
-compute = job._compute
-def slow(columns, tasks):
+compute = job.compute
+def slow(columns, piece):
     if len(SEEN) == 2:
         time.sleep(600)
-    SEEN.append(tasks)
-    return compute(columns, tasks)
+    SEEN.append(piece)
+    return compute(columns, piece)
 SEEN = []
-job._compute = slow
+job.compute = slow
 main(sys.argv[1:])
 """
 
@@ -521,16 +525,16 @@ def test_stopped_overwriting_goes_on_by_the_same_command(many, tmp_path, monkeyp
     assert main(["features", str(many), "--features", "mfcc", "--out", str(whole)]) == 0
     assert main(["features", str(many), "--features", "rms", "--out", str(out)]) == 0
     before = out.read_bytes()
-    compute = job._compute
+    compute = job.compute
 
-    def stop(columns, tasks):
-        if len(tasks) < 16:
+    def stop(columns, piece):
+        if len(piece.parts) < 16:
             raise SystemExit
-        return compute(columns, tasks)
+        return compute(columns, piece)
 
     command = ["features", str(many), "--features", "mfcc", "--out", str(out), "--overwrite"]
     with monkeypatch.context() as patch:
-        patch.setattr(job, "_compute", stop)
+        patch.setattr(job, "compute", stop)
         with pytest.raises(SystemExit):
             main([*command, "--jobs", "1"])
     assert out.read_bytes() == before
@@ -547,15 +551,15 @@ def test_control_c_keeps_what_is_done(tmp_path, capsys, monkeypatch):
         write_clip(tmp_path / "clips" / f"{i:02}.wav", 0.3, seed=i)
     out = tmp_path / "x.csv"
     command = ["features", str(tmp_path / "clips"), "--features", "rms", "--out", str(out)]
-    compute = job._compute
+    compute = job.compute
 
-    def interrupted(columns, tasks):
-        if len(tasks) < 16:
+    def interrupted(columns, piece):
+        if len(piece.parts) < 16:
             raise KeyboardInterrupt
-        return compute(columns, tasks)
+        return compute(columns, piece)
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "_compute", interrupted)
+        patch.setattr(job, "compute", interrupted)
         assert main([*command, "--jobs", "1"]) == 130
     assert one_line(capsys.readouterr().err) == "audiotorch: interrupted\n"
     assert main(command) == 0

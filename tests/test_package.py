@@ -22,7 +22,7 @@ PACKAGE = ROOT / "audiotorch"
 OPTIONAL = ("lightning", "hydra", "sklearn", "matplotlib", "whisper", "timm", "librosa")
 OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas", "scipy", "pyarrow")
 PUBLIC = {"load", "info", "save", "ToMono", "Resample", "PadOrTrim", "Normalize", "features"}
-PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict"}
+PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict", "timeline"}
 PUBLIC |= {"AudioTorchError", "ParameterError", "DecodeError", "MissingDependencyError"}
 # The order of the design; a module may import from its own room and from lower ones.
 LEVELS = {
@@ -31,6 +31,7 @@ LEVELS = {
     "features": 2,
     "data": 3,
     "models": 4,
+    "answers": 4,
     "pipeline": 5,
     "export": 6,
     "batch": 6,

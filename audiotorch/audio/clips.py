@@ -9,7 +9,7 @@ from audiotorch.audio.io import load
 from audiotorch.audio.source import Source, source_name
 from audiotorch.errors import AudioTorchError, DecodeError
 
-__all__ = ["group_by_length", "padded_batches", "read_clip"]
+__all__ = ["check_seconds", "group_by_length", "padded_batches", "read_clip"]
 
 
 def read_clip(
@@ -33,17 +33,36 @@ def read_clip(
     """
     try:
         waveform, rate = load(source, sample_rate=sample_rate, mono=True)
-        seconds = waveform.shape[1] / rate
-        if seconds == 0:
-            raise DecodeError(f"{source_name(source)}: holds no samples; leave it out")
-        if seconds < min_seconds:
-            raise DecodeError(
-                f"{source_name(source)}: lasts {seconds:.3f} s, the features need "
-                f"{min_seconds:.3f} s; {remedy}"
-            )
+        check_seconds(source, waveform.shape[1] / rate, min_seconds, remedy)
     except (AudioTorchError, OSError) as error:
         return error
     return waveform[0]
+
+
+def check_seconds(
+    source: Source,
+    seconds: float,
+    min_seconds: float = 0.0,
+    remedy: str = "pad the clip or leave it out",
+) -> None:
+    """Refuse a recording that is empty or too short.
+
+    Args:
+        source: as `load`.
+        seconds: how long it is.
+        min_seconds: how long it must be.
+        remedy: what to do about it.
+
+    Raises:
+        DecodeError: it is.
+    """
+    if seconds == 0:
+        raise DecodeError(f"{source_name(source)}: holds no samples; leave it out")
+    if seconds < min_seconds:
+        raise DecodeError(
+            f"{source_name(source)}: lasts {seconds:.3f} s, the features need "
+            f"{min_seconds:.3f} s; {remedy}"
+        )
 
 
 def padded_batches(

@@ -1,4 +1,4 @@
-"""Features as named columns: which there are, and a clip's rows of them."""
+"""Features as named columns: which there are, and a clip's or window's rows of them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from audiotorch.audio.windows import window_samples
+from audiotorch.batch.tables import Block
 from audiotorch.errors import ParameterError
 from audiotorch.features.extractor import FEATURES, FeatureExtractor
 from audiotorch.features.pooling import StatisticsPooling, SummaryVector
@@ -26,15 +28,18 @@ class FeatureColumns:
         sample_rate: Hz of the waveforms.
         frames: a row for each frame instead of one a clip with mean and standard deviation.
         device: where to compute.
+        window_seconds: a row for each window of this length instead of one a clip.
+        hop_seconds: from one window's start to the next; `None` = `window_seconds`.
 
     Attributes:
         features: `"summary"` or the list of names.
-        names: of the columns, without those that say which clip or frame a row is of.
-        min_samples: of the shortest clip that all features take.
+        names: of the columns, without those that say which clip, window or frame a row is of.
+        min_samples: of the shortest clip or window that all features take.
+        windows: seconds of a window and of the hop; `None` where a clip is taken whole.
 
     Raises:
-        ParameterError: unknown or repeated names, none at all, frames of what has none, or a rate
-            that a feature does not take.
+        ParameterError: unknown or repeated names, none at all, frames of what has none, a rate that
+            a feature does not take, windows too short for a feature, or windows and frames at once.
     """
 
     def __init__(
@@ -44,7 +49,10 @@ class FeatureColumns:
         *,
         frames: bool = False,
         device: str = "cpu",
+        window_seconds: float | None = None,
+        hop_seconds: float | None = None,
     ) -> None:
+        self.windows = _checked_windows(window_seconds, hop_seconds, frames)
         self.features: str | list[str] = _checked(features)
         self.sample_rate = sample_rate
         self.frames = frames
@@ -60,48 +68,67 @@ class FeatureColumns:
             self._module = self._extractor(list(self.features))
             self.names = self._probe()
         self.min_samples = int(self._module.min_samples)
+        self._window, self._hop = self._in_samples()
         self._module = self._module.to(device).eval()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the numbers depend on, as JSON has it."""
-        return {
+        settings: dict[str, Any] = {
             "features": self.features,
             "sample_rate": self.sample_rate,
             "frames": self.frames,
         }
+        if self.windows is not None:
+            settings["window_seconds"], settings["hop_seconds"] = self.windows
+        return settings
 
     @property
     def all_names(self) -> list[str]:
-        """Names of all columns, first of those that say which clip or frame a row is of."""
-        return ["file", "frame" if self.frames else "sample_rate", "seconds", *self.names]
+        """Names of all columns, first of those that say which clip, window or frame a row is of."""
+        place = ["file", "frame" if self.frames else "sample_rate", "seconds"]
+        if self.windows is not None:
+            place += ["start_seconds", "end_seconds"]
+        return [*place, *self.names]
 
     def position(
         self, rows: npt.NDArray[np.int32], seconds: float
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-        """Fill the second and third column.
+        """Fill the columns between the file and the features.
 
         Args:
-            rows: numbers of a clip's rows, from 0.
-            seconds: how long the clip lasts.
+            rows: numbers of a file's rows, from 0.
+            seconds: where the last of the file's rows ends.
 
         Returns:
-            Frames and their times, or the sample rate and how long the clip lasts.
+            Frames, or the sample rate; and `(rows, 1)` the frames' times, or how long the clip
+            lasts; or `(rows, 3)` how long each window lasts, its start and its end.
         """
         if self.frames:
-            return rows, rows.astype(np.float64) * self.hop_length / self.sample_rate
-        return np.full_like(rows, self.sample_rate), np.full(len(rows), seconds)
+            return rows, rows[:, None].astype(np.float64) * self.hop_length / self.sample_rate
+        start = rows.astype(np.int64) * self._hop
+        end = np.full_like(start, round(seconds * self.sample_rate))
+        times = [end]
+        if self.windows is not None:
+            end = np.minimum(end, start + self._window)
+            times = [end - start, start, end]
+        return np.full_like(rows, self.sample_rate), np.stack(times, 1) / self.sample_rate
 
-    def fits(self, frame_or_rate: npt.NDArray[np.int32], seconds: npt.NDArray[np.float64]) -> bool:
-        """Say whether rows of a table are of this sample rate, as far as one can see.
+    def fits(self, first: Block) -> bool:
+        """Say whether a table is of this sample rate and of these windows, as far as one can see.
 
         Args:
-            frame_or_rate: their second column.
-            seconds: their third.
+            first: its first rows.
         """
         if self.frames:
-            return bool(np.allclose(seconds, self.position(frame_or_rate, 0.0)[1]))
-        return bool((frame_or_rate == self.sample_rate).all())
+            return bool(np.allclose(first.seconds, self.position(first.frame_or_rate, 0.0)[1]))
+        if self.windows is not None:
+            # Those of the first file but its last, which may be shorter.
+            rows = np.arange(first.file.count(first.file[0]) - 1, dtype=np.int32)
+            _, whole = self.position(rows, len(rows) * self._hop + self._window)
+            if not np.allclose(first.seconds[: len(rows)], whole):
+                return False
+        return bool((first.frame_or_rate == self.sample_rate).all())
 
     def rows(self, waveform: Tensor, lengths: Tensor) -> list[npt.NDArray[np.float32]]:
         """Compute the rows of some clips.
@@ -127,6 +154,18 @@ class FeatureColumns:
 
     def _pool(self, feature: Tensor, counts: Tensor) -> Tensor:
         return feature if feature.dim() == 2 else self._pooling(feature, counts)
+
+    def _in_samples(self) -> tuple[int, int]:
+        """Window and hop in samples; 0 where there are none."""
+        if self.windows is None:
+            return 0, 0
+        window, hop = window_samples(self.sample_rate, *self.windows)
+        if window < self.min_samples:
+            raise ParameterError(
+                f"window_seconds={self.windows[0]!r}: the features need "
+                f"{self.min_samples / self.sample_rate:.3f} s; take longer windows"
+            )
+        return window, hop
 
     def _summary(self) -> torch.nn.Module:
         if self.frames:
@@ -183,6 +222,24 @@ def _told_of_rate(sample_rate: int) -> Iterator[None]:
 
 def _numbered(n_rows: int) -> list[str]:
     return [""] if n_rows == 1 else [f"_{row}" for row in range(n_rows)]
+
+
+def _checked_windows(
+    window_seconds: float | None, hop_seconds: float | None, frames: bool
+) -> tuple[float, float] | None:
+    if window_seconds is None:
+        if hop_seconds is not None:
+            raise ParameterError(
+                f"hop_seconds={hop_seconds!r}: leads from window to window; give their length, "
+                "--window, too"
+            )
+        return None
+    if frames:
+        raise ParameterError(
+            f"window_seconds={window_seconds!r}: a row is a window or, with --frames, a frame; "
+            "leave one of the two out"
+        )
+    return float(window_seconds), float(window_seconds if hop_seconds is None else hop_seconds)
 
 
 def _checked(features: str | Sequence[str]) -> str | list[str]:

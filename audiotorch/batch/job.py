@@ -10,23 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from audiotorch.audio.clips import padded_batches, read_clip
 from audiotorch.batch.columns import SUMMARY, FeatureColumns
 from audiotorch.batch.journal import Clip, Journal
 from audiotorch.batch.output import Fingerprint, Kept, Output
+from audiotorch.batch.pieces import Piece, Task, compute, decode, portions
 from audiotorch.batch.tables import Block
-from audiotorch.errors import AudioTorchError, ParameterError
+from audiotorch.errors import ParameterError
 
 __all__ = ["Failure", "Report", "extract_features"]
 
-# What one thread takes at a time. It goes by the files alone, never by the number of threads or
-# their haste, so that the same files are computed together and give the same last digit.
-_MAX_FILES = 16
-_MAX_BYTES = 1 << 20
-_MAX_SAMPLES = 1 << 22  # decoded at a time, but for a longer file
-_BLOCK = 1 << 20  # numbers read back at a time
+_BLOCK = 1 << 18  # numbers read back at a time
 
 
 @dataclass(frozen=True)
@@ -59,12 +53,6 @@ class Report:
     n_columns: int
 
 
-class _Task(NamedTuple):
-    file: str
-    size: int
-    mtime_ns: int
-
-
 def extract_features(
     files: Iterable[str | os.PathLike[str]],
     out: str | os.PathLike[str],
@@ -72,6 +60,8 @@ def extract_features(
     features: str | Sequence[str] = SUMMARY,
     sample_rate: int = 22050,
     frames: bool = False,
+    window_seconds: float | None = None,
+    hop_seconds: float | None = None,
     jobs: int | None = None,
     device: str = "cpu",
     overwrite: bool = False,
@@ -84,20 +74,28 @@ def extract_features(
     changed since; new ones are added. Bad files are recorded with their reasons, in
     `OUT.failures.jsonl`, and tried again the next time. The table is replaced at once, at the end.
 
+    With `window_seconds` there is a row for each window of each recording, of any length at
+    bounded memory. Windows start at multiples of the hop until one reaches the recording's end;
+    that last one is as long as the recording allows, and left out if it is shorter than the
+    features need. Each has the numbers that it would have as a clip of its own. The columns
+    `start_seconds` and `end_seconds` say where it lies, and `seconds` how long it is.
+
     Args:
         files: the recordings, of any rate, length and channel count.
         out: the table, `.parquet`, `.csv` or `.npz`.
         features: `"summary"`, the 270 numbers of `SummaryVector`, or names out of `FEATURES`.
         sample_rate: Hz that the recordings are brought to.
         frames: a row for each frame, instead of one a clip.
+        window_seconds: a row for each window of this length, instead of one a clip.
+        hop_seconds: from one window's start to the next; `None` = `window_seconds`.
         jobs: threads; `None` = as many as there are cores. The result does not depend on it.
         device: where to compute.
         overwrite: replace the table instead of adding to it.
         advance: is told how many more files are done.
 
     Raises:
-        ParameterError: unknown features, a path that cannot be written to, a table or an
-            unfinished job with other settings.
+        ParameterError: unknown features, windows too short for them or together with frames, a
+            path that cannot be written to, a table or an unfinished job with other settings.
         MissingDependencyError: Parquet without pyarrow.
         DecodeError: the table cannot be read back.
         OSError: no room, or no rights; what was done so far is kept.
@@ -105,7 +103,14 @@ def extract_features(
     if jobs is not None and jobs < 1:
         raise ParameterError(f"jobs={jobs}: must be at least 1")
     output = Output(out)
-    columns = FeatureColumns(features, sample_rate, frames=frames, device=device)
+    columns = FeatureColumns(
+        features,
+        sample_rate,
+        frames=frames,
+        device=device,
+        window_seconds=window_seconds,
+        hop_seconds=hop_seconds,
+    )
     if not overwrite:
         output.check(columns)
     # As paths: `./a.wav` and `a.wav` are one file, and stand for one row.
@@ -157,15 +162,15 @@ def _states(journal: Journal) -> dict[str, Fingerprint]:
 
 def _pending(
     names: Iterable[str], done: dict[str, Fingerprint | None], earlier: Iterable[str]
-) -> list[_Task]:
+) -> list[Task]:
     """The files to compute; last those that failed before, so that the others go as they went."""
     tasks = []
     for name in names:
         try:
             state = os.stat(name)
-            task = _Task(name, state.st_size, state.st_mtime_ns)
+            task = Task(name, state.st_size, state.st_mtime_ns)
         except (OSError, ValueError):
-            task = _Task(name, 0, 0)  # told when it is read
+            task = Task(name, 0, 0)  # told when it is read
         if name not in done or done[name] not in (None, (task.size, task.mtime_ns)):
             tasks.append(task)
     failed = set(earlier)
@@ -175,21 +180,27 @@ def _pending(
 def _run(
     journal: Journal,
     columns: FeatureColumns,
-    tasks: Sequence[_Task],
+    tasks: Sequence[Task],
     jobs: int,
     advance: Callable[[int], object],
 ) -> dict[str, str]:
     """Compute what is pending, and record it as it comes; return the failures."""
     failures: dict[str, str] = {}
+    told: set[str] = set()
     n_threads = torch.get_num_threads()
     # One thread of torch for each of ours; as in features/feature.py, this also holds for threads
     # to come, so the caller's number is set anew.
     pool = ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(1,))
+    known = {file: list(parts.values()) for file, parts in journal.parts.items()}
+    decoded = (decode(columns, portion, known) for portion in portions(tasks))
     try:
-        for clips, failed in _results(pool, columns, _portions(tasks), 2 * jobs):
-            journal.append(clips, failed)
+        for clips, failed in _results(pool, columns, decoded, 2 * jobs):
+            finished = journal.append(clips, failed)
             failures.update(failed)
-            advance(len(clips) + len(failed))
+            # A file with two bad windows is one file.
+            ended = {*finished, *failed} - told
+            told |= ended
+            advance(len(ended))
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(n_threads)
@@ -199,96 +210,45 @@ def _run(
 _Result = tuple[list[Clip], dict[str, str]]
 
 
+class _Step(NamedTuple):
+    """A piece computed, and the step to the next one of its portion, in a thread meanwhile."""
+
+    result: _Result
+    following: "Future[_Step] | None"
+
+
 def _results(
     pool: ThreadPoolExecutor,
     columns: FeatureColumns,
-    portions: Iterable[list[_Task]],
+    portions: Iterable[Iterator[Piece]],
     ahead: int,
 ) -> Iterator[_Result]:
-    """Compute portions in threads, at most `ahead` at a time, and give them as they come."""
-    running: set[Future[_Result]] = set()
+    """Compute portions in threads, at most `ahead` at a time, and give pieces as they come."""
+    running: set[Future[_Step]] = set()
     for portion in portions:
-        if len(running) == ahead:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from _taken(done)
-        running.add(pool.submit(_compute, columns, portion))
+        while len(running) == ahead:
+            yield from _taken(running)
+        running.add(pool.submit(_step, pool, columns, portion))
     while running:
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        yield from _taken(done)
+        yield from _taken(running)
 
 
-def _taken(done: Iterable[Future[_Result]]) -> Iterator[_Result]:
-    """Give results before an error, so that they are recorded."""
+def _step(pool: ThreadPoolExecutor, columns: FeatureColumns, portion: Iterator[Piece]) -> _Step:
+    """Decode a portion's next piece and compute it, while another thread decodes on."""
+    piece = next(portion)
+    following = pool.submit(_step, pool, columns, portion) if piece.more else None
+    return _Step(compute(columns, piece), following)
+
+
+def _taken(running: set[Future[_Step]]) -> Iterator[_Result]:
+    """Wait for results and take them out; those before an error, so that they are recorded."""
+    done, _ = wait(running, return_when=FIRST_COMPLETED)
     for future in sorted(done, key=lambda future: future.exception() is not None):
-        yield future.result()
-
-
-def _portions(tasks: Sequence[_Task]) -> Iterator[list[_Task]]:
-    portion: list[_Task] = []
-    n_bytes = 0
-    for task in tasks:
-        if portion and (len(portion) == _MAX_FILES or n_bytes + task.size > _MAX_BYTES):
-            yield portion
-            portion, n_bytes = [], 0
-        portion.append(task)
-        n_bytes += task.size
-    if portion:
-        yield portion
-
-
-def _compute(columns: FeatureColumns, tasks: Sequence[_Task]) -> _Result:
-    """Decode some files and compute their rows."""
-    clips: list[Clip] = []
-    failures: dict[str, str] = {}
-    held: dict[int, Tensor] = {}
-    for i, task in enumerate(tasks):
-        waveform = _read(columns, task.file)
-        if isinstance(waveform, str):
-            failures[task.file] = waveform
-        else:
-            held[i] = waveform
-        if i + 1 == len(tasks) or sum(map(len, held.values())) > _MAX_SAMPLES:
-            _compute_held(columns, tasks, held, clips, failures)
-            held = {}
-    return clips, failures
-
-
-def _read(columns: FeatureColumns, file: str) -> Tensor | str:
-    """A waveform, or what is wrong with the file, in words that name it."""
-    try:
-        file.encode()
-    except UnicodeEncodeError:
-        return f"{file}: its name is not valid Unicode; rename it"
-    try:
-        clip = read_clip(file, columns.sample_rate, columns.min_samples / columns.sample_rate)
-    except MemoryError:
-        return f"{file}: too long for this machine's memory; cut it into parts"
-    if isinstance(clip, Tensor):
-        return clip
-    return str(clip) if file in str(clip) else f"{file}: {clip}"
-
-
-def _compute_held(
-    columns: FeatureColumns,
-    tasks: Sequence[_Task],
-    held: dict[int, Tensor],
-    clips: list[Clip],
-    failures: dict[str, str],
-) -> None:
-    for keys, waveform, lengths in padded_batches(held, _MAX_SAMPLES):
-        try:
-            found = columns.rows(waveform, lengths)
-        except (AudioTorchError, RuntimeError, MemoryError) as error:
-            if len(keys) == 1:
-                file, reason = tasks[keys[0]].file, str(error).splitlines() or ["out of memory"]
-                failures[file] = f"{file}: no features: {reason[0]}; leave it out or cut it"
-                continue
-            # One of them is at fault, or they are too much together.
-            for key in keys:
-                _compute_held(columns, tasks, {key: held[key]}, clips, failures)
-            continue
-        for key, rows, length in zip(keys, found, lengths.tolist(), strict=True):
-            clips.append(Clip(*tasks[key], length / columns.sample_rate, rows))
+        step = future.result()
+        running.remove(future)
+        if step.following is not None:
+            running.add(step.following)
+        yield step.result
 
 
 def _finish(

@@ -16,14 +16,16 @@ __all__ = ["Clip", "Entry", "Journal", "changes"]
 
 
 class Clip(NamedTuple):
-    """A file whose rows are computed.
+    """Rows of a file that are computed: all of it, or some windows.
 
     Args:
         file: its name, as the table has it.
         size: bytes.
         mtime_ns: when it was written; with the size, what a changed file is known by.
-        seconds: how long the clip lasts.
+        seconds: where in the file the rows end.
         rows: `(rows, columns)`.
+        first: number of the first of them among the file's rows.
+        last: whether the file has no more.
     """
 
     file: str
@@ -31,23 +33,38 @@ class Clip(NamedTuple):
     mtime_ns: int
     seconds: float
     rows: npt.NDArray[np.float32]
+    first: int = 0
+    last: bool = True
 
 
 class Entry(NamedTuple):
-    """A finished file in the journal: `n_rows` rows that start at row `start`."""
+    """A finished file in the journal: `n_rows` rows, and the parts in which they were recorded."""
+
+    size: int
+    mtime_ns: int
+    seconds: float
+    n_rows: int
+    parts: "list[Part]"
+
+
+class Part(NamedTuple):
+    """A recorded part of a file: `n_rows` rows that start at row `start` of the journal."""
 
     size: int
     mtime_ns: int
     seconds: float
     n_rows: int
     start: int
+    first: int = 0
+    last: bool = True
 
 
 class Journal:
     """A folder that grows with a job: rows in one file, a line for each batch of them in another.
 
     A batch counts once its line is complete, and the line is written after its rows have reached
-    the disk. What a killed job left half-written is cut off when the journal is opened again.
+    the disk. What a killed job left half-written is cut off when the journal is opened again. A
+    long file comes in parts, in any order, and is finished with the last that lacked.
 
     Args:
         folder: where; made if missing. Its parent must exist.
@@ -58,6 +75,7 @@ class Journal:
 
     Attributes:
         entries: finished files, in the order in which they were finished.
+        parts: of each unfinished file, what is recorded of it, by the number of its first row.
         failures: what was wrong with files that were tried and not finished since.
         fresh: whether the job replaces an earlier table instead of adding to it.
 
@@ -71,6 +89,7 @@ class Journal:
     ) -> None:
         self.folder = folder
         self.entries: dict[str, Entry] = {}
+        self.parts: dict[str, dict[int, Part]] = {}
         self.failures: dict[str, str] = {}
         self._n_columns = n_columns
         self._end = 0  # rows, and
@@ -96,8 +115,11 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def append(self, clips: Iterable[Clip], failures: Mapping[str, str]) -> None:
-        """Record a batch: files that are finished, and what is wrong with others.
+    def append(self, clips: Iterable[Clip], failures: Mapping[str, str]) -> list[str]:
+        """Record a batch: files or parts that are finished, and what is wrong with others.
+
+        Returns:
+            The files of which nothing lacks any more.
 
         Raises:
             OSError: no room; the journal is as it was before.
@@ -107,7 +129,8 @@ class Journal:
         done = []
         for clip in clips:
             # From tuple to list and back through JSON.
-            done.append([clip.file, *Entry(*clip[1:4], n_rows=len(clip.rows), start=row)])
+            part = Part(*clip[1:4], len(clip.rows), row, clip.first, clip.last)
+            done.append([clip.file, *part])
             row += len(clip.rows)
         line = json.dumps({"done": done, "failed": dict(failures)}).encode() + b"\n"
         try:
@@ -120,7 +143,7 @@ class Journal:
             raise
         self._end = row
         self._valid += len(line)
-        self._take(json.loads(line))
+        return self._take(json.loads(line))
 
     def rows(self, entry: Entry, max_rows: int) -> Iterator[npt.NDArray[np.float32]]:
         """Read the rows `(rows, columns)` of a finished file, in parts.
@@ -129,11 +152,12 @@ class Journal:
             entry: one of `entries`.
             max_rows: of a part.
         """
-        for start in range(0, entry.n_rows, max_rows):
-            n_rows = min(max_rows, entry.n_rows - start)
-            self._rows.seek(4 * self._n_columns * (entry.start + start))
-            part = np.fromfile(self._rows, "<f4", n_rows * self._n_columns)
-            yield part.reshape(n_rows, self._n_columns)
+        for part in entry.parts:
+            for start in range(0, part.n_rows, max_rows):
+                n_rows = min(max_rows, part.n_rows - start)
+                self._rows.seek(4 * self._n_columns * (part.start + start))
+                found = np.fromfile(self._rows, "<f4", n_rows * self._n_columns)
+                yield found.reshape(n_rows, self._n_columns)
 
     def close(self) -> None:
         """Let go of the files, and so of the lock."""
@@ -195,7 +219,8 @@ class Journal:
         for line in lines:
             try:
                 batch = json.loads(line)
-                end = max([self._end, *(n + start for *_, n, start in batch["done"])])
+                parts = [Part(*fields) for _, *fields in batch["done"]]
+                end = max([self._end, *(part.start + part.n_rows for part in parts)])
             except (ValueError, KeyError, TypeError):
                 break
             if end > n_rows:
@@ -210,11 +235,34 @@ class Journal:
         self._lines.truncate(self._valid)
         self._rows.truncate(4 * self._n_columns * self._end)
 
-    def _take(self, batch: dict[str, Any]) -> None:
-        for file, *entry in batch["done"]:
-            self.entries[file] = Entry(*entry)
-            self.failures.pop(file, None)
+    def _take(self, batch: dict[str, Any]) -> list[str]:
+        finished = []
+        for file, *fields in batch["done"]:
+            part = Part(*fields)
+            parts = self.parts.setdefault(file, {})
+            if any(earlier[:2] != part[:2] for earlier in parts.values()):
+                parts.clear()  # the file changed since
+            parts[part.first] = part
+            if (whole := _whole(parts)) is not None:
+                n_rows = sum(part.n_rows for part in whole)
+                self.entries[file] = Entry(*whole[-1][:3], n_rows, whole)
+                self.failures.pop(file, None)
+                del self.parts[file]
+                finished.append(file)
         self.failures.update(batch["failed"])
+        return finished
+
+
+def _whole(parts: Mapping[int, Part]) -> list[Part] | None:
+    """A file's parts in their order, if none lacks."""
+    found: list[Part] = []
+    row = 0
+    while row in parts:
+        found.append(parts[row])
+        if parts[row].last:
+            return found
+        row += parts[row].n_rows
+    return None
 
 
 def changes(old: Any, new: Mapping[str, Any]) -> str:
@@ -225,8 +273,8 @@ def changes(old: Any, new: Mapping[str, Any]) -> str:
         new: those of this one.
     """
     old = old if isinstance(old, dict) else {}
-    differing = [key for key in new if old.get(key) != new[key]]
-    told = [f"{key} was {old.get(key)!r}, is {new[key]!r}" for key in differing]
+    differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    told = [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in differing]
     return "; ".join(told) or "of another version"
 
 

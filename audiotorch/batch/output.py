@@ -80,8 +80,8 @@ class Output:
             reason = changes(settings, columns.settings)
         elif not alike:
             reason = f"it has {len(names)} columns, {_first_difference(names, columns.all_names)}"
-        elif first is not None and not columns.fits(first.frame_or_rate, first.seconds):
-            reason = f"its sample rate was not {columns.sample_rate} Hz"
+        elif first is not None and not columns.fits(first):
+            reason = f"its sample rate was not {columns.sample_rate} Hz, or its windows others"
         else:
             return
         raise ParameterError(

@@ -5,7 +5,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple, Protocol
 
@@ -16,7 +16,8 @@ from audiotorch.errors import MissingDependencyError, ParameterError
 
 __all__ = ["Block", "Table", "open_table"]
 
-_BLOCK = 1 << 20  # numbers of a block
+_SECONDS = ("seconds", "start_seconds", "end_seconds")  # columns of float64; the others are 32 bits
+_BLOCK = 1 << 18  # numbers of a block; as text they take a hundred bytes each
 _ROW_GROUP = 1 << 22  # numbers of a Parquet row group
 
 
@@ -26,7 +27,8 @@ class Block(NamedTuple):
     Args:
         file: the recording that each row is of.
         frame_or_rate: int32 `(rows,)`, the table's second column, `frame` or `sample_rate`.
-        seconds: float64 `(rows,)`.
+        seconds: float64 `(rows, 1)`, the column `seconds`, or `(rows, 3)`, `start_seconds` and
+            `end_seconds` too.
         values: float32 `(rows, columns)`.
     """
 
@@ -80,7 +82,8 @@ class CSVTable:
                 numbers = block.values.astype("U16").tolist()
                 parts = (block.file, block.frame_or_rate.tolist(), block.seconds.tolist(), numbers)
                 for name, index, seconds, row in zip(*parts, strict=True):
-                    file.write(f"{_quoted(name)},{index},{seconds},{','.join(row)}\n")
+                    times = ",".join(map(str, seconds))
+                    file.write(f"{_quoted(name)},{index},{times},{','.join(row)}\n")
 
     def columns(self, path: Path) -> list[str]:
         """Read names as in `Table`."""
@@ -93,13 +96,13 @@ class CSVTable:
 
     def blocks(self, path: Path) -> Iterator[Block]:
         """Read rows as in `Table`."""
+        first = _first_value(self.columns(path))
         for rows in self._rows(path):
-            file, index, seconds = (list(column) for column in list(zip(*rows, strict=True))[:3])
             yield Block(
-                file,
-                np.array(index, np.int32),
-                np.array(seconds, np.float64),
-                np.array([row[3:] for row in rows], np.float32).reshape(len(rows), -1),
+                [row[0] for row in rows],
+                np.array([row[1] for row in rows], np.int32),
+                np.array([row[2:first] for row in rows], np.float64),
+                np.array([row[first:] for row in rows], np.float32).reshape(len(rows), -1),
             )
 
     def _rows(self, path: Path) -> Iterator[list[list[str]]]:
@@ -130,15 +133,17 @@ class ParquetTable:
         import pyarrow
         from pyarrow import parquet
 
-        kinds = [pyarrow.string(), pyarrow.int32(), pyarrow.float64()]
+        kinds = [pyarrow.string(), pyarrow.int32()]
+        kinds += [pyarrow.float64()] * (_first_value(columns) - len(kinds))
         kinds += [pyarrow.float32()] * (len(columns) - len(kinds))
         schema = pyarrow.schema(list(zip(columns, kinds, strict=True)))
         # Numbers seldom repeat: a dictionary of theirs would take time and room.
         with parquet.ParquetWriter(path, schema, use_dictionary=["file"]) as writer:
             for block in _larger(blocks, _ROW_GROUP):
                 # Arrow holds columns: one transposed copy, and views of it.
-                values = np.ascontiguousarray(block.values.T)
-                arrays = [pyarrow.array(column) for column in (*block[:3], *values)]
+                numbers = (np.ascontiguousarray(part.T) for part in (block.seconds, block.values))
+                columns_of_block = (block.file, block.frame_or_rate, *chain.from_iterable(numbers))
+                arrays = [pyarrow.array(column) for column in columns_of_block]
                 writer.write_table(pyarrow.table(arrays, schema=schema))
 
     def columns(self, path: Path) -> list[str]:
@@ -160,29 +165,33 @@ class ParquetTable:
         from pyarrow import parquet
 
         with parquet.ParquetFile(path) as table:
-            n_columns = len(table.schema_arrow.names)
-            for batch in table.iter_batches(max(1, _BLOCK // n_columns)):
-                file, index, seconds, *values = batch.columns
-                columns = [column.to_numpy(zero_copy_only=False) for column in values]
+            names = table.schema_arrow.names
+            first = _first_value(names)
+            for batch in table.iter_batches(max(1, _BLOCK // len(names))):
+                file, *others = batch.columns
+                index, *numbers = (column.to_numpy(zero_copy_only=False) for column in others)
+                seconds, values = numbers[: first - 2], numbers[first - 2 :]
                 yield Block(
                     file.to_pylist(),
-                    index.to_numpy(zero_copy_only=False),
-                    seconds.to_numpy(zero_copy_only=False),
-                    np.stack(columns, axis=1).astype(np.float32, copy=False),
+                    index,
+                    np.stack(seconds, axis=1),
+                    np.stack(values, axis=1).astype(np.float32, copy=False),
                 )
 
 
 class NPZTable:
     """NumPy arrays: `file`, `frame` or `sample_rate`, `seconds`, `values (rows, columns)`.
 
-    The array `columns` names the columns of `values`. Nothing in it is pickled.
+    Of windows also `start_seconds` and `end_seconds`. The array `columns` names the columns of
+    `values`. Nothing in it is pickled.
     """
 
     def write(
         self, path: Path, columns: Sequence[str], n_rows: int, blocks: Iterable[Block]
     ) -> None:
         """Write rows as in `Table`."""
-        names = np.array(columns[3:])
+        first = _first_value(columns)
+        names = np.array(columns[first:])
         files: list[str] = []
         index: list[npt.NDArray[np.int32]] = []
         seconds: list[npt.NDArray[np.float64]] = []
@@ -198,7 +207,9 @@ class NPZTable:
                     yield block.values
 
             self._put(archive, "values", (n_rows, len(names)), values(), np.dtype("<f4"))
-            self._put(archive, "seconds", (n_rows,), seconds, np.dtype("<f8"))
+            for i, name in enumerate(columns[2:first]):
+                times = (part[:, i] for part in seconds)
+                self._put(archive, name, (n_rows,), times, np.dtype("<f8"))
             self._put(archive, columns[1], (n_rows,), index, np.dtype("<i4"))
             # Names, frame by frame, in four bytes a letter: nothing packs better.
             kind = np.dtype(f"<U{max(map(len, files), default=1)}")
@@ -209,8 +220,10 @@ class NPZTable:
         """Read names as in `Table`."""
         with zipfile.ZipFile(path) as archive:
             (names,) = self._get(archive, "columns", _BLOCK)
-            column = next(n for n in ("sample_rate", "frame") if f"{n}.npy" in archive.namelist())
-        return ["file", column, "seconds", *names.tolist()]
+            there = archive.namelist()
+        column = next(name for name in ("sample_rate", "frame") if f"{name}.npy" in there)
+        times = [name for name in _SECONDS if f"{name}.npy" in there]
+        return ["file", column, *times, *names.tolist()]
 
     def files(self, path: Path) -> Iterator[list[str]]:
         """Read files as in `Table`."""
@@ -221,11 +234,12 @@ class NPZTable:
     def blocks(self, path: Path) -> Iterator[Block]:
         """Read rows as in `Table`."""
         columns = self.columns(path)
+        names = (*columns[: _first_value(columns)], "values")
         n_rows = max(1, _BLOCK // len(columns))
         with zipfile.ZipFile(path) as archive:
-            parts = [self._get(archive, name, n_rows) for name in (*columns[:3], "values")]
-            for file, index, seconds, values in zip(*parts, strict=True):
-                yield Block(file.tolist(), index, seconds, values)
+            parts = [self._get(archive, name, n_rows) for name in names]
+            for file, index, *seconds, values in zip(*parts, strict=True):
+                yield Block(file.tolist(), index, np.stack(seconds, axis=1), values)
 
     @staticmethod
     def _put(
@@ -302,6 +316,11 @@ def open_table(path: Path) -> Table:
             f"out={os.fspath(path)!r}: is write-protected; allow writing, or name another --out"
         )
     return kind()
+
+
+def _first_value(columns: Sequence[str]) -> int:
+    """Number of the first column behind those that say which row it is."""
+    return 2 + sum(name in _SECONDS for name in columns[2:5])
 
 
 def _quoted(field: str) -> str:

@@ -16,6 +16,7 @@ __all__ = [
     "find_audio",
     "find_model",
     "positive",
+    "seconds",
 ]
 
 # argparse names the type of `add_subparsers` privately.
@@ -50,6 +51,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number of at least 1")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """Read a time above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number of seconds above 0")
+    return value
 
 
 def find_model(name: str) -> Path:

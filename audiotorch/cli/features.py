@@ -10,6 +10,7 @@ from audiotorch.cli.arguments import (
     check_device,
     find_audio,
     positive,
+    seconds,
 )
 from audiotorch.cli.terminal import DONE, SOME_FAILED, Progress, complain
 from audiotorch.errors import printable
@@ -23,8 +24,9 @@ def add_features(commands: Commands) -> None:
         "features",
         help="write a table of features of recordings",
         description="Compute features of recordings into a table with named columns, one row a "
-        "clip, or with --frames one a frame. All cores are used. A job that was killed goes on "
-        "where it was; recordings that the table holds already are skipped, unless they changed; "
+        "clip, or with --window one a window, or with --frames one a frame. All cores are used. A "
+        "job that was killed goes on where it was, inside a long recording, too; recordings that "
+        "the table holds already are skipped, unless they changed; "
         "new ones are added. Bad files are listed, recorded beside the table in "
         "OUT.failures.jsonl, and tried again the next time.",
     )
@@ -39,7 +41,7 @@ def add_features(commands: Commands) -> None:
         help="summary, 270 numbers a clip, or names joined by commas, such as mfcc,tempo, of which "
         "mean and standard deviation are written (summary)",
     )
-    parser.add_argument("--frames", action="store_true", help="one row a frame")
+    _add_rows(parser)
     parser.add_argument(
         "--sample-rate",
         type=positive,
@@ -57,6 +59,21 @@ def add_features(commands: Commands) -> None:
     parser.set_defaults(run=_features)
 
 
+def _add_rows(parser: argparse.ArgumentParser) -> None:
+    """Add what a row may be of, if not of a whole clip."""
+    parser.add_argument("--frames", action="store_true", help="one row a frame")
+    parser.add_argument(
+        "--window",
+        type=seconds,
+        metavar="SECONDS",
+        help="one row a window of this length, of recordings of any length; the last may be "
+        "shorter, and is left out where it is too short for the features",
+    )
+    parser.add_argument(
+        "--hop", type=seconds, metavar="SECONDS", help="from window to window; default: its length"
+    )
+
+
 def _features(options: argparse.Namespace) -> int:
     files = find_audio(options.sources)
     # Imported here: the mistakes above are told before the features are.
@@ -70,6 +87,8 @@ def _features(options: argparse.Namespace) -> int:
             features=[name.strip() for name in options.features.split(",")],
             sample_rate=options.sample_rate,
             frames=options.frames,
+            window_seconds=options.window,
+            hop_seconds=options.hop,
             jobs=options.jobs,
             device=options.device,
             overwrite=options.overwrite,

@@ -53,10 +53,12 @@ class Progress:
 
     Args:
         total: what it counts up to.
+        unit: what is written behind the count.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, unit: str = "") -> None:
         self._total = total
+        self._unit = unit
         self._done = 0
         self._shown = sys.stderr.isatty()
 
@@ -78,5 +80,5 @@ class Progress:
         self._done += count
         if self._shown:
             bar = "#" * (30 * self._done // max(1, self._total))
-            sys.stderr.write(f"\r[{bar:30}] {self._done}/{self._total}")
+            sys.stderr.write(f"\r[{bar:30}] {self._done}/{self._total}{self._unit}")
             sys.stderr.flush()
