@@ -3,7 +3,20 @@
 from importlib.metadata import version as _version
 
 from audiotorch import features
-from audiotorch.audio import AudioInfo, Normalize, PadOrTrim, Resample, ToMono, info, load, save
+from audiotorch.audio import (
+    AudioInfo,
+    Normalize,
+    NormalizeLoudness,
+    PadOrTrim,
+    PreEmphasis,
+    ReduceNoise,
+    RemoveSilence,
+    Resample,
+    ToMono,
+    info,
+    load,
+    save,
+)
 from audiotorch.errors import AudioTorchError, DecodeError, MissingDependencyError, ParameterError
 from audiotorch.export import export, load_pipeline
 from audiotorch.features import FEATURES, FeatureExtractor, SummaryVector
@@ -19,10 +32,14 @@ __all__ = [
     "FeatureExtractor",
     "MissingDependencyError",
     "Normalize",
+    "NormalizeLoudness",
     "PadOrTrim",
     "ParameterError",
     "Pipeline",
+    "PreEmphasis",
     "Prediction",
+    "ReduceNoise",
+    "RemoveSilence",
     "Resample",
     "SummaryVector",
     "ToMono",

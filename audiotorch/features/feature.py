@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Optional
 import torch
 from torch import Tensor, nn
 
+from audiotorch.audio.frames import is_plain_cpu
 from audiotorch.errors import ParameterError
-from audiotorch.features.functional import check_waveform, is_plain_cpu, mask_samples
+from audiotorch.features.functional import check_waveform, mask_samples
 
 __all__ = ["Feature", "Walker", "Waveform", "check_positive", "walk", "walks"]
 
