@@ -1,24 +1,21 @@
 """`ReduceNoise`: spectral subtraction of a clip's own noise."""
 
 import math
-from typing import Optional, Tuple
+from typing import Optional
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import pad
 
+from audiotorch.audio.chunks import Step
 from audiotorch.audio.fourier import complex_dtype, cut_frames, istft, transform
-from audiotorch.audio.frames import check_clips, full_lengths, length_mask, silence_past
+from audiotorch.audio.frames import full_lengths, length_mask, silence_past
 from audiotorch.errors import ParameterError
 
 __all__ = ["ReduceNoise"]
 
-_N_FFT = 2048
-_HOP = 512
-_QUIET = 0.15  # share of the frames that are taken for noise
-_LEAST = 0.01  # share of a magnitude that is left at least
 
-
-class ReduceNoise(nn.Module):
+class ReduceNoise(Step):
     """Subtract a clip's own background noise from its spectrum.
 
     The noise is the mean magnitude of the clip's quiet frames: those whose mean magnitude lies
@@ -53,31 +50,30 @@ class ReduceNoise(nn.Module):
         if not (math.isfinite(noise_factor) and noise_factor >= 0):
             raise ParameterError(f"noise_factor={noise_factor!r}: must be at least 0, such as 0.1")
         self.noise_factor = float(noise_factor)
-        window = torch.hann_window(_N_FFT, dtype=torch.float64)
+        self.hop_length = 512
+        window = torch.hann_window(2048, dtype=torch.float64)
         self.register_buffer("window", window, persistent=False)
 
-    def forward(
-        self, waveform: Tensor, lengths: Optional[Tensor] = None
-    ) -> Tuple[Tensor, Optional[Tensor]]:
+    def compute(self, clips: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Clean each clip of its own noise."""
-        check_clips(waveform, lengths)
-        waveform = silence_past(waveform, lengths)
-        if waveform.shape[-1] == 0:
-            return waveform, lengths
-        clips = waveform.reshape(-1, waveform.shape[-1])
-        counts = 1 + torch.div(
-            full_lengths(waveform, lengths).reshape(-1), _HOP, rounding_mode="floor"
+        clips = silence_past(clips, lengths)
+        own_lengths = full_lengths(clips, lengths)
+        counts = 1 + torch.div(own_lengths, self.hop_length, rounding_mode="floor")
+        # A frame more than any clip has: torch.export takes a size of 1 for a special case.
+        frames = cut_frames(pad(clips, [0, self.hop_length]), 2048, self.hop_length)
+        spectrum = transform(frames, self.window, complex_dtype(clips))
+        spectrum = spectrum * self._share(spectrum.abs(), counts)
+        cleaned = istft(
+            spectrum.transpose(-1, -2), self.window, self.hop_length, clips.shape[1], True, counts
         )
-        spectrum = transform(cut_frames(clips, _N_FFT, _HOP), self.window, complex_dtype(clips))
-        magnitude = spectrum.abs()
-        noise = self.noise_factor * _noise(magnitude, counts).unsqueeze(1)
-        # max(magnitude - noise, 0.01 magnitude), as a factor; it does not matter where that is 0.
-        silent = magnitude == 0
-        share = (1.0 - noise / magnitude.masked_fill(silent, 1.0)).clamp(min=_LEAST)
-        cleaned = (spectrum * share).transpose(-1, -2)
-        clips = istft(cleaned, self.window, _HOP, clips.shape[-1], True, counts)
-        cleaned_waveform = clips.to(waveform.dtype).reshape(waveform.shape)
-        return silence_past(cleaned_waveform, lengths), lengths
+        return silence_past(cleaned.to(clips.dtype), lengths)
+
+    def _share(self, magnitude: Tensor, frame_counts: Tensor) -> Tensor:
+        """Return what is left of each magnitude `(batch, frames, freq)`, as a share of it."""
+        noise = self.noise_factor * _noise(magnitude, frame_counts).unsqueeze(1)
+        # max(magnitude - noise, magnitude / 100); any share will do where there is nothing.
+        magnitude = magnitude.masked_fill(magnitude == 0, 1.0)
+        return (1.0 - noise / magnitude).clamp(min=0.01)
 
 
 def _noise(magnitude: Tensor, frame_counts: Tensor) -> Tensor:
@@ -90,18 +86,18 @@ def _noise(magnitude: Tensor, frame_counts: Tensor) -> Tensor:
     return total / n_quiet.clamp(min=1)
 
 
-def _percentile(level: Tensor, counts: Tensor) -> Tensor:
+def _percentile(level: Tensor, counts: Tensor, share: float = 0.15) -> Tensor:
     """Return the percentile `(clips, 1)` of the `counts` least values; NaN where one is NaN.
 
-    Between two ranks it is interpolated linearly, with numpy's rounding: a frame at the percentile
-    itself is not below it.
+    Between two ranks it is interpolated linearly. Where it falls on a rank, that frame is not below
+    it: float64, as numpy has it, keeps whole ranks whole.
     """
     ranked = level.sort(-1).values
     last = (counts - 1).unsqueeze(-1)
-    rank = last.to(level.dtype) * _QUIET
+    rank = last.double() * share
     lower = rank.floor().long()
     upper = torch.minimum(lower + 1, last)
-    between = rank - lower.to(rank.dtype)
+    between = (rank - lower).to(level.dtype)
     found = torch.lerp(ranked.gather(-1, lower), ranked.gather(-1, upper), between)
     # Sorted, NaN comes last of all.
     return torch.where(ranked[:, -1:].isnan(), ranked[:, -1:], found)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from audiotorch.audio.chunks import Step
 from audiotorch.audio.frames import check_clips, full_lengths, silence_past
 from audiotorch.errors import ParameterError
 
@@ -77,7 +78,7 @@ class PadOrTrim(nn.Module):
         return pad(waveform, [0, self.n_samples])[..., : self.n_samples], lengths
 
 
-class Normalize(nn.Module):
+class Normalize(Step):
     """Scale each clip to peak 1, or to a given root mean square.
 
     Silent clips, and those whose level lies below the dtype's smallest normal number, stay as
@@ -112,30 +113,25 @@ class Normalize(nn.Module):
         self.method = method
         self.target_rms = target_rms
 
-    def forward(
-        self, waveform: Tensor, lengths: Optional[Tensor] = None
-    ) -> Tuple[Tensor, Optional[Tensor]]:
+    def compute(self, clips: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Scale each clip by its own level."""
-        check_clips(waveform, lengths)
-        waveform = silence_past(waveform, lengths)
-        if waveform.shape[-1] == 0:
-            return waveform, lengths
-        peak = waveform.abs().amax(dim=-1, keepdim=True)
-        audible = ~(peak < _smallest_normal(waveform.dtype))
-        waveform = waveform / torch.where(audible, peak, torch.ones_like(peak))
+        clips = silence_past(clips, lengths)
+        peak = clips.abs().amax(dim=-1, keepdim=True)
+        audible = ~(peak < _smallest_normal(clips.dtype))
+        clips = clips / torch.where(audible, peak, torch.ones_like(peak))
         if self.method == "peak":
-            return waveform, lengths
+            return clips
         # On the scaled clip, whose squares neither overflow nor vanish.
-        power = waveform.square().sum(dim=-1, keepdim=True)
+        power = clips.square().sum(dim=-1, keepdim=True)
         if lengths is None:
-            power = power / waveform.shape[-1]
+            power = power / clips.shape[-1]
         else:
             power = power / lengths.clamp(min=1).unsqueeze(-1)
         gain = self.target_rms / torch.where(audible, power, torch.ones_like(power)).sqrt()
-        return waveform * torch.where(audible, gain, torch.ones_like(gain)), lengths
+        return clips * torch.where(audible, gain, torch.ones_like(gain))
 
 
-class PreEmphasis(nn.Module):
+class PreEmphasis(Step):
     """Raise high frequencies: from each sample subtract a share of the one before.
 
     `y[n] = x[n] - coef * x[n - 1]`, and first of all `y[0] = x[0] + (2 x[0] - x[1])`, librosa's own
@@ -165,21 +161,15 @@ class PreEmphasis(nn.Module):
             raise ParameterError(f"coef={coef!r}: must be 0 to 1, such as 0.97")
         self.coef = float(coef)
 
-    def forward(
-        self, waveform: Tensor, lengths: Optional[Tensor] = None
-    ) -> Tuple[Tensor, Optional[Tensor]]:
+    def compute(self, clips: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Filter each clip from its own first sample on."""
-        check_clips(waveform, lengths)
-        waveform = silence_past(waveform, lengths)
-        if waveform.shape[-1] == 0:
-            return waveform, lengths
-        first = waveform[..., :1]
-        second = waveform[..., 1:2] if waveform.shape[-1] > 1 else first
+        clips = silence_past(clips, lengths)
+        first = clips[:, :1]
+        second = clips[:, 1:2] if clips.shape[1] > 1 else first
         if lengths is not None:
             second = torch.where((lengths == 1).unsqueeze(-1), first, second)
-        rest = waveform[..., 1:] - self.coef * waveform[..., :-1]
-        emphasised = torch.cat([first + (2.0 * first - second), rest], dim=-1)
-        return silence_past(emphasised, lengths), lengths
+        rest = clips[:, 1:] - self.coef * clips[:, :-1]
+        return silence_past(torch.cat([first + (2.0 * first - second), rest], dim=-1), lengths)
 
 
 def check_rate(name: str, value: object) -> int:

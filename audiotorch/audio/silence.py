@@ -6,18 +6,15 @@ from typing import Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from audiotorch.audio.chunks import Walker, walks
 from audiotorch.audio.frames import check_clips, frame_sums, full_lengths, length_mask, silence_past
 from audiotorch.audio.preprocess import check_rate
 from audiotorch.errors import ParameterError
 
 __all__ = ["RemoveSilence"]
 
-_FRAME = 2048
-_HOP = 512
-_FLOOR = 1e-10  # of the power, librosa's; clips below it all through are kept whole
 
-
-class RemoveSilence(nn.Module):
+class RemoveSilence(Walker):
     """Cut silence out of each clip and join what is left.
 
     Silent is a frame whose level lies `top_db` or more below that of the clip's loudest frame. A
@@ -45,7 +42,7 @@ class RemoveSilence(nn.Module):
         >>> waveform = torch.cat([torch.zeros(8000), torch.ones(4000), torch.zeros(8000)])
         >>> cut, length = RemoveSilence(8000)(waveform)
         >>> cut.shape, length
-        (torch.Size([20000]), tensor(6432))
+        (torch.Size([20000]), tensor(6944))
     """
 
     def __init__(self, sample_rate: int, top_db: float = 20.0, pad_ms: float = 50) -> None:
@@ -55,6 +52,8 @@ class RemoveSilence(nn.Module):
             raise ParameterError(f"top_db={top_db!r}: must be above 0 decibels, such as 20.0")
         if not (math.isfinite(pad_ms) and pad_ms >= 0):
             raise ParameterError(f"pad_ms={pad_ms!r}: must be at least 0 milliseconds, such as 50")
+        self.frame_length = 2048
+        self.hop_length = 512
         self.top_db = float(top_db)
         self.n_pad = int(self.sample_rate * pad_ms / 1000)
 
@@ -63,44 +62,65 @@ class RemoveSilence(nn.Module):
     ) -> Tuple[Tensor, Optional[Tensor]]:
         """Move what is left of each clip to its beginning."""
         check_clips(waveform, lengths)
-        waveform = silence_past(waveform, lengths)
-        lengths = full_lengths(waveform, lengths)
-        if waveform.shape[-1] == 0:
-            return waveform, lengths
+        if waveform.numel() == 0:
+            return waveform, full_lengths(waveform, lengths)
         clips = waveform.reshape(-1, waveform.shape[-1])
-        kept = self._kept(clips, lengths.reshape(-1))
-        # Kept samples are counted from 1 on; all the others meet at place 0, which is dropped.
-        place = kept.cumsum(-1).masked_fill(~kept, 0)
-        room = clips.new_zeros(clips.shape[0], clips.shape[1] + 1)
-        joined = room.scatter(-1, place, clips)[:, 1:]
-        return joined.reshape(waveform.shape), kept.sum(-1).reshape(lengths.shape)
+        clip_lengths = None if lengths is None else lengths.reshape(-1)
+        if not torch.jit.is_scripting():
+            if walks(clips):
+                answer: Tuple[Tensor, Tensor] = self._walk(clips, clip_lengths)
+                return answer[0].reshape(waveform.shape), answer[1].reshape(waveform.shape[:-1])
+        left, counts = self.compute(clips, clip_lengths)
+        return left.reshape(waveform.shape), counts.reshape(waveform.shape[:-1])
 
-    def _kept(self, clips: Tensor, lengths: Tensor) -> Tensor:
-        """Say which samples of `(clips, time)` stay."""
-        loud = self._loud(clips, 1 + torch.div(lengths, _HOP, rounding_mode="floor"))
-        loud = loud | ~loud.any(-1, keepdim=True)
+    def compute(self, clips: Tensor, lengths: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+        """Return what is left of `(batch, time)`, and how much that is."""
+        clips = silence_past(clips, lengths)
+        kept = self._kept(self._loud(clips, lengths), clips.shape[1])
+        if lengths is not None:
+            kept = kept & length_mask(lengths, clips.shape[1])
+        # Samples that stay are counted from 1 on; the others meet at place 0, which is dropped.
+        place = kept.cumsum(-1)
+        room = clips.new_zeros(clips.shape[0], clips.shape[1] + 1)
+        return room.scatter(-1, place * kept, clips)[:, 1:], place[:, -1]
+
+    def _kept(self, loud: Tensor, n_samples: int) -> Tensor:
+        """Say which of `n_samples` stay, of loud frames `(batch, frames)`."""
+        hop = self.hop_length
         # A loud frame keeps the samples of its hop, and n_pad more on each side: whole hops first.
-        n_hops = self.n_pad // _HOP
+        n_hops = self.n_pad // hop
         width = 2 * n_hops + 1
         total = nn.functional.pad(loud, [n_hops + 2, n_hops + 1]).cumsum(-1)
-        near = total[:, width:] > total[:, :-width]
+        near = (total[:, width:] > total[:, :-width]).unsqueeze(-1)
         # That has a hop more at either end than there are frames, for what is left of n_pad: it
         # reaches the beginning of the next hop and the end of the one before.
-        rest = self.n_pad % _HOP
-        sample = torch.arange(_HOP, device=clips.device)
-        kept = near[:, 1:-1, None] | (near[:, :-2, None] & (sample < rest))
-        kept = kept | (near[:, 2:, None] & (sample >= _HOP - rest))
-        return kept.flatten(1)[:, : clips.shape[1]] & length_mask(lengths, clips.shape[1])
+        rest = self.n_pad % hop
+        middle = near[:, 1:-1]
+        begin = middle | near[:, :-2]
+        end = middle | near[:, 2:]
+        if 2 * rest > hop:
+            middle = begin | end
+        n_outer = min(rest, hop - rest)
+        parts = [begin.expand(-1, -1, n_outer), middle.expand(-1, -1, hop - 2 * n_outer)]
+        parts.append(end.expand(-1, -1, n_outer))
+        return torch.cat(parts, dim=-1).flatten(1)[:, :n_samples]
 
-    def _loud(self, clips: Tensor, frame_counts: Tensor) -> Tensor:
-        """Say which frames of `(clips, time)` are not silent, `(clips, frames)`.
+    def _loud(self, clips: Tensor, lengths: Optional[Tensor]) -> Tensor:
+        """Say which frames of `(batch, time)` are not silent, or all where a clip has none.
 
         In float32 and librosa's order of steps, since rounding decides for a frame at the limit.
         """
-        sums = frame_sums(clips.float().square(), _FRAME, _HOP, _FRAME // 2, _FRAME // 2)
-        level = (sums / _FRAME).sqrt()
-        own = length_mask(frame_counts, level.shape[1])
+        half = self.frame_length // 2
+        # A frame more than any clip has: torch.export takes a size of 1 for a special case.
+        after = half + self.hop_length
+        squares = clips.float().square()
+        sums = frame_sums(squares, self.frame_length, self.hop_length, half, after)
+        level = (sums / self.frame_length).sqrt()
+        counts = 1 + torch.div(full_lengths(clips, lengths), self.hop_length, rounding_mode="floor")
+        own = length_mask(counts, level.shape[1])
         peak = level.masked_fill(~own, 0.0).amax(-1, keepdim=True)
-        level_db = 10.0 * level.square().clamp(min=_FLOOR).log10()
-        level_db = level_db - 10.0 * peak.square().clamp(min=_FLOOR).log10()
-        return own & (level_db > -self.top_db)
+        # Below librosa's floor everything is as loud: a clip that never exceeds it stays whole.
+        level_db = 10.0 * level.square().clamp(min=1e-10).log10()
+        level_db = level_db - 10.0 * peak.square().clamp(min=1e-10).log10()
+        loud = own & (level_db > -self.top_db)
+        return loud | ~loud.any(-1, keepdim=True)
