@@ -51,7 +51,8 @@ class ReduceNoise(Step):
             raise ParameterError(f"noise_factor={noise_factor!r}: must be at least 0, such as 0.1")
         self.noise_factor = float(noise_factor)
         self.hop_length = 512
-        window = torch.hann_window(2048, dtype=torch.float64)
+        # torch's own is a view of a longer one, which torch.export does not save.
+        window = torch.hann_window(2048, dtype=torch.float64).clone()
         self.register_buffer("window", window, persistent=False)
 
     def compute(self, clips: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
