@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from audiotorch.audio.preprocess import Resample
+from audiotorch.audio.resample import Resample
 from audiotorch.errors import AudioTorchError, DecodeError, ParameterError
 from audiotorch.pipeline import Pipeline
 

@@ -36,13 +36,20 @@ class _Chain(nn.Module):
 def _check_rates(sample_rate: int, steps: Sequence[nn.Module], wanted: int) -> None:
     """Follow the sample rate through the preprocessing."""
     rate = sample_rate
-    for step in (step for step in steps if isinstance(step, Resample)):
-        if step.orig_freq != rate:
+    for step in steps:
+        if isinstance(step, Resample):
+            if step.orig_freq != rate:
+                raise ParameterError(
+                    f"preprocess: Resample({step.orig_freq}, {step.new_freq}) gets {rate} Hz; "
+                    f"build it as Resample({rate}, {step.new_freq})"
+                )
+            rate = step.new_freq
+        elif getattr(step, "sample_rate", rate) != rate:
+            name = type(step).__name__
             raise ParameterError(
-                f"preprocess: Resample({step.orig_freq}, {step.new_freq}) gets {rate} Hz; "
-                f"build it as Resample({rate}, {step.new_freq})"
+                f"preprocess: {name}(sample_rate={step.sample_rate}) gets {rate} Hz; "
+                f"build it with sample_rate={rate}"
             )
-        rate = step.new_freq
     if rate != wanted:
         raise ParameterError(
             f"sample_rate={sample_rate}: the features expect {wanted} Hz and get {rate}; build "

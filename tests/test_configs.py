@@ -29,6 +29,7 @@ def _recordings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_groups_are_the_documented_ones():
     assert {path.name for path in config_dir().iterdir() if path.is_dir()} == {
         "data",
+        "preprocess",
         "features",
         "model",
         "task",
@@ -76,6 +77,38 @@ def assert_keys_fit(section: DictConfig, others: set[str]) -> None:
     for key, value in plain.items():
         if isinstance(value, dict) and "_target_" in value:
             assert_keys_fit(section[key], set())
+
+
+STEPS = {
+    "none": [],
+    "trim": ["RemoveSilence", "Normalize"],
+    "clean": ["ReduceNoise", "RemoveSilence", "Normalize"],
+    "speech": ["RemoveSilence", "PreEmphasis", "Normalize"],
+    "loudness": ["NormalizeLoudness"],
+}
+
+
+@pytest.mark.parametrize("preprocess", choices("preprocess"))
+def test_preprocessing_takes_the_rate_of_any_features(preprocess: str):
+    presets = [f"features={choice}" for choice in choices("features")]
+    for preset in [*presets, *(f"experiment={choice}" for choice in choices("experiment"))]:
+        config = composed(preset, f"preprocess={preprocess}")
+        for step in config.pipeline.preprocess or []:
+            assert_keys_fit(step, set())
+            assert step.get("sample_rate", config.data.sample_rate) == config.features.sample_rate
+
+
+@pytest.mark.parametrize("preprocess", choices("preprocess"))
+def test_preprocessing_is_in_the_pipeline(preprocess: str):
+    config = composed(f"preprocess={preprocess}", "features=mfcc_stats", "model=linear")
+    pipeline = build_pipeline(config, ["no", "yes"], trusted=False)
+    assert [type(step).__name__ for step in pipeline.preprocess.steps] == STEPS[preprocess]
+
+
+def test_a_step_of_the_preprocessing_can_be_set():
+    config = composed("preprocess=trim", "pipeline.preprocess.0.top_db=35.5")
+    pipeline = build_pipeline(config, ["no", "yes"], trusted=False)
+    assert pipeline.preprocess.steps[0].top_db == 35.5
 
 
 @pytest.mark.parametrize("choice", choices("data"))

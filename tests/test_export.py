@@ -15,6 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from audiotorch import export as public_export
+from audiotorch.audio import (
+    Normalize,
+    NormalizeLoudness,
+    PreEmphasis,
+    ReduceNoise,
+    RemoveSilence,
+)
 from audiotorch.errors import ParameterError
 from audiotorch.export import ExportError, export, load_pipeline, read_metadata
 from audiotorch.features import SpectrogramImage
@@ -95,6 +102,24 @@ def test_alone_in_a_batch_and_padded_agree_in_both_files(model_file, program):
                 alone = file(batch[i : i + 1, : lengths[i]], lengths[i : i + 1])
                 torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
         torch.testing.assert_close(later, together, atol=1e-5, rtol=0)
+
+
+def test_cleaning_is_in_both_files(tmp_path):
+    steps = [ReduceNoise(1.0), RemoveSilence(RATE, pad_ms=10), PreEmphasis(), Normalize()]
+    steps.append(NormalizeLoudness(RATE))
+    pipeline = make_pipeline(preprocess=steps).eval()
+    path = export(pipeline, tmp_path / "model.ts")
+    names = [step["type"] for step in read_metadata(path)["preprocess"]]
+    assert names == [type(step).__name__ for step in steps]
+    program = torch.export.load(path.with_suffix(".pt2")).module()
+    for seconds in (0.05, 1.0, 4.0):
+        waveform = signal(3, seconds)
+        waveform[:, waveform.shape[1] // 3 : waveform.shape[1] // 2] *= 1e-3
+        lengths = torch.tensor([1.0, 0.8, 0.6]).mul(waveform.shape[1]).long()
+        with torch.no_grad():
+            eager = pipeline(waveform, lengths)
+            for file in (load_pipeline(path), program):
+                torch.testing.assert_close(file(waveform, lengths), eager, atol=1e-5, rtol=0)
 
 
 def test_attributes_travel_with_the_file(model_file):

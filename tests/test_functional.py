@@ -4,13 +4,7 @@ import pytest
 import torch
 
 from audiotorch.errors import ParameterError
-from audiotorch.features import filters, fourier, functional
-
-
-def test_length_mask():
-    mask = functional.length_mask(torch.tensor([[0, 1], [3, 5]]), 3)
-    expected = [[[0, 0, 0], [1, 0, 0]], [[1, 1, 1], [1, 1, 1]]]
-    assert mask.int().tolist() == expected
+from audiotorch.features import functional
 
 
 def test_masks_hide_nan_and_leave_the_input():
@@ -28,36 +22,6 @@ def test_masks_hide_nan_and_leave_the_input():
     assert x.isnan().all()
     assert functional.mask_frames(x, None) is x
     assert functional.mask_samples(x, None) is x
-
-
-@pytest.mark.parametrize("mode", ["reflect", "edge"])
-@pytest.mark.parametrize("size", [0, 3, 25])
-def test_pad_ends_equals_numpy_at_each_clips_own_end(mode, size):
-    x = torch.randn(4, 12)
-    lengths = torch.tensor([12, 7, 2, 1])
-    padded = functional.pad_ends(x, lengths, size, mode)
-    for row, clip, length in zip(padded, x, lengths.tolist(), strict=True):
-        expected = np.pad(clip[:length], size, mode=mode)
-        np.testing.assert_array_equal(row[: length + 2 * size], expected)
-
-
-@pytest.mark.parametrize("n_fft", [16, 15, 400])
-@pytest.mark.parametrize("center", [True, False])
-def test_stft_equals_librosa(n_fft, center):
-    y = np.random.default_rng(0).standard_normal((3, 1000))
-    window = filters.window("hann", n_fft, n_fft)
-    ours = fourier.stft(torch.from_numpy(y), window, 7, center)
-    expected = librosa.stft(y, n_fft=n_fft, hop_length=7, center=center)
-    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-12)
-
-
-def test_stft_of_a_short_waveform():
-    window = filters.window("hann", 64, 64)
-    assert fourier.stft(torch.zeros(1, 1), window, 16).shape == (1, 33, 1)
-    with pytest.raises(ParameterError, match=r"has 0 samples, needs at least 1; pad it"):
-        fourier.stft(torch.zeros(2, 0), window, 16)
-    with pytest.raises(ParameterError, match=r"has 63 samples, needs at least 64; pad it"):
-        fourier.stft(torch.zeros(2, 63), window, 16, center=False)
 
 
 @pytest.mark.parametrize("top_db", [80.0, 20.0, None])

@@ -6,8 +6,6 @@ from contract import deviation, peak_error, quietly, scripted
 from rows_harmonic import Both, hpss_of, ratio_of, relative_error
 
 from audiotorch.features import HPSS, Harmonic, HarmonicRatio
-from audiotorch.features.filters import window
-from audiotorch.features.fourier import istft, stft
 from audiotorch.features.harmonic import Separation
 from audiotorch.features.rounding import is_faint
 
@@ -180,52 +178,6 @@ def test_masks_equal_librosa_at_each_clips_own_end(settings):
         for found, size in zip(median, ((1, sizes[0]), (sizes[1], 1)), strict=True):
             filtered = librosa.decompose.median_filter(own, size=size, mode="reflect")
             assert np.array_equal(found[:, :count].numpy(), filtered)
-
-
-@pytest.mark.parametrize(
-    ("n_fft", "hop_length", "win_length", "name", "center"),
-    [
-        (2048, 512, 2048, "hann", True),
-        (2048, 300, 1200, "hamming", True),
-        (511, 100, 511, "hann", True),
-        (512, 700, 512, "hann", True),
-        (2048, 2048, 2048, "hann", True),
-        (512, 128, 512, "hamming", False),
-    ],
-)
-def test_istft_equals_librosa(n_fft, hop_length, win_length, name, center):
-    taps = window(name, win_length, n_fft)
-    settings = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length}
-    for n in (4608, 2049, 700):
-        y = as_batch(NOISE[:n], dtype=torch.float64)
-        if not center and n < n_fft:
-            continue
-        spectrum = stft(y, taps, hop_length, center)
-        spectrum = spectrum * torch.rand(spectrum.shape)
-        expected = quietly(
-            lambda x, n: librosa.istft(
-                x, **settings, window=name, center=center, length=n, dtype=np.float64
-            ),
-            spectrum[0].numpy(),
-            n,
-        )
-        for dtype, limit in ((torch.complex128, 1e-12), (torch.complex64, 1e-6)):
-            ours = istft(spectrum.to(dtype), taps, hop_length, n, center)
-            assert ours.shape == y.shape
-            assert peak_error(ours[0].numpy(), expected) <= limit
-
-
-def test_istft_returns_the_signal_and_ignores_what_is_past_a_clips_end():
-    taps = window("hann", 512, 512)
-    y = as_batch(NOISE, SINE, dtype=torch.float64)
-    spectrum = stft(y, taps, 128)
-    assert (istft(spectrum, taps, 128, RATE) - y).abs().max() < 1e-12
-    counts = torch.tensor([50, 173])
-    spectrum[0, :, 50:] = torch.nan
-    ours = istft(spectrum, taps, 128, RATE, frame_counts=counts)
-    alone = istft(spectrum[:1, :, :50], taps, 128, 50 * 128)
-    assert torch.equal(ours[0, : 49 * 128], alone[0, : 49 * 128])
-    assert ours.isfinite().all()
 
 
 def test_scripted_keeps_both_parts():

@@ -15,7 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from audiotorch.audio.preprocess import Normalize, PadOrTrim, Resample
+from audiotorch.audio import (
+    Normalize,
+    NormalizeLoudness,
+    PadOrTrim,
+    PreEmphasis,
+    ReduceNoise,
+    RemoveSilence,
+    Resample,
+)
 from audiotorch.errors import ParameterError
 from audiotorch.features import (
     MFCCStatistics,
@@ -302,6 +310,30 @@ def test_steps_follow_each_other(pipeline):
     close(chained(waveform, lengths), pipeline(0.05 * cut / rms, kept))
 
 
+CLEANING = [ReduceNoise(), RemoveSilence(RATE, pad_ms=10), PreEmphasis(), NormalizeLoudness(RATE)]
+
+
+def bursts() -> tuple[Tensor, Tensor]:
+    """Clips of noise with gaps in it that are all but silent, and garbage behind them."""
+    waveform, lengths = signal(3, 3 * RATE), torch.tensor([3 * RATE, 2 * RATE, RATE])
+    waveform[:, 3000:7000] *= 1e-3
+    waveform[:, 12_000:14_000] *= 1e-3
+    past = torch.arange(3 * RATE) >= lengths[:, None]
+    return waveform.masked_fill(past, torch.nan), lengths
+
+
+def test_a_cleaned_clip_answers_alone_as_padded_in_a_batch(pipeline):
+    cleaned = Pipeline(
+        pipeline.features, pipeline.model, labels=LABELS, sample_rate=RATE, preprocess=CLEANING
+    ).eval()
+    waveform, lengths = bursts()
+    with torch.no_grad():
+        assert (cleaned.prepare(waveform, lengths)[1] < lengths - 1000).all()
+        answer = cleaned(waveform, lengths)
+        for row, clip, n in zip(answer, waveform, lengths.tolist(), strict=True):
+            close(cleaned(clip[None, :n])[0], row)
+
+
 @pytest.mark.parametrize("steps", [None, [Resample(2 * RATE, RATE), Normalize()]])
 def test_scripted_equals_eager(pipeline, steps):
     rate = RATE if steps is None else 2 * RATE
@@ -370,6 +402,10 @@ def test_wrong_shapes_and_types_are_refused(pipeline, waveform, lengths, message
         (
             {"sample_rate": 16000, "preprocess": [Resample(44100, 8000)]},
             r"Resample\(44100, 8000\) gets 16000 Hz; build it as Resample\(16000, 8000\)",
+        ),
+        (
+            {"preprocess": RemoveSilence(22050)},
+            r"RemoveSilence\(sample_rate=22050\) gets 8000 Hz; build it with sample_rate=8000",
         ),
         ({"preprocess": Resample(8000, 4000)}, r"the features expect 8000 Hz and get 4000"),
     ],

@@ -12,11 +12,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from audiotorch.audio import Normalize
+from audiotorch.audio import Normalize, load
 from audiotorch.data.demo import write_corpus
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.export import load_pipeline, read_metadata
 from audiotorch.models import MLP, Ensemble
+from audiotorch.pipeline import predict
 from audiotorch.training.build import build, config_dir
 from audiotorch.training.checkpoint import (
     _head,
@@ -402,6 +403,23 @@ def test_normalisation_is_fitted_on_training_clips_only(run: Run, corpus: Path):
     torch.testing.assert_close(
         rebuilt.features.std[:, 0].double(), frames.std(1, unbiased=False), atol=1e-3, rtol=0
     )
+
+
+def test_preprocessing_is_in_the_file_and_predict_applies_it(corpus: Path, tmp_path: Path):
+    arguments = ["experiment=demo", "preprocess=clean", f"data.root={corpus}", *DEMO, *SMALL]
+    assert main([*arguments, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}"]) == 0
+    steps = read_metadata(tmp_path / "model.ts")["preprocess"]
+    assert [step["type"] for step in steps] == ["ReduceNoise", "RemoveSilence", "Normalize"]
+    pipeline = load_checkpoint_pipeline(tmp_path)
+    cleaning = pipeline.preprocess
+    pipeline.preprocess = type(cleaning)([])
+    for file in sorted(corpus.rglob("*.flac"))[::17]:
+        waveform = load(file, pipeline.sample_rate)[0]
+        cleaned, lengths = cleaning(waveform, torch.tensor([waveform.shape[1]]))
+        with torch.no_grad():
+            expected = pipeline(cleaned, lengths)[0].tolist()
+        (answer,) = predict(load_pipeline(tmp_path / "model.ts"), file)
+        assert list(answer.probabilities.values()) == pytest.approx(expected, abs=1e-5)
 
 
 def test_fast_dev_run(run: Run):

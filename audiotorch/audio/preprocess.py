@@ -1,28 +1,24 @@
-"""What is done to waveforms before features: `ToMono`, `Resample`, `PadOrTrim`, `Normalize`.
+"""What is done to waveforms before features: `ToMono`, `PadOrTrim`, `Normalize`, `PreEmphasis`.
 
-Modules over `(..., time)` with optional `lengths (...)` in samples, shaped as the leading axes;
-`None` says that every clip is full. Each clip is treated alone, and what lies past its length is
-ignored and comes out as zeros.
+Larger steps have files of their own: `resample`, `silence`, `denoise`, `loudness`. All but `ToMono`
+are modules over `(..., time)` with optional `lengths (...)` in samples, shaped as the leading axes;
+`None` says that every clip is full. Each clip is treated alone (channels too: mix them first), and
+what lies past its length is ignored and comes out as zeros.
 """
 
 import math
 from typing import Optional, Tuple
 
 import numpy as np
-import numpy.typing as npt
-import soxr
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, pad
+from torch.nn.functional import pad
 
+from audiotorch.audio.chunks import Step
+from audiotorch.audio.frames import check_clips, full_lengths, silence_past
 from audiotorch.errors import ParameterError
 
-__all__ = ["Normalize", "PadOrTrim", "Resample", "ToMono", "check_rate", "length_mask"]
-
-_MAX_PHASES = 2048  # up to here soxr itself works by exact phases, so that one kernel is its all
-_NEGLIGIBLE = 1e-9  # of the kernel's peak; soxr's HQ filter itself stops at 2e-7
-_ONSET_FLOOR = 1e-6  # of the kernel's peak; what lies below in the onset is mostly rounding
-_MIN_ROWS = 32  # kernel rows from which conv1d is a well-filled matrix product
+__all__ = ["Normalize", "PadOrTrim", "PreEmphasis", "ToMono", "check_rate"]
 
 
 class ToMono(nn.Module):
@@ -45,101 +41,6 @@ class ToMono(nn.Module):
         return waveform.mean(dim=-2)
 
 
-class Resample(nn.Module):
-    """Change the sample rate, with the filter of soxr at quality HQ.
-
-    A polyphase convolution whose kernel is soxr's own response, measured once: with rates reduced
-    to `orig / new = o / n`, output `k n + j` is the sum over `i` of `x[k o + i] h[j, i]`. Silence
-    is assumed around a clip. Inside one it agrees with soxr to 1e-6 of the peak, within the
-    filter's half length of its ends to 1e-4. Equal rates leave the waveform as it is.
-
-    Args:
-        orig_freq: rate of the input in Hz.
-        new_freq: rate of the output in Hz. Reduced by their greatest common divisor, both rates
-            must be at most 2048: `audiotorch.load` resamples by any ratio.
-
-    Shape:
-        - Input: `(..., time)`, `lengths (...)` or None
-        - Output: `(..., ceil(time * new_freq / orig_freq))`, and lengths by the same rule. Where
-          soxr rounds this down, the last sample is 0, as librosa has it.
-
-    Raises:
-        ParameterError: a rate is not positive, or the ratio is too fine; in `forward`, a shape or
-            type does not fit.
-
-    Reference:
-        Same values as `librosa.resample(res_type="soxr_hq")`.
-
-    Example:
-        >>> waveform, lengths = Resample(44100, 22050)(torch.zeros(2, 1001))
-        >>> waveform.shape
-        torch.Size([2, 501])
-    """
-
-    def __init__(self, orig_freq: int, new_freq: int) -> None:
-        super().__init__()
-        self.orig_freq = check_rate("orig_freq", orig_freq)
-        self.new_freq = check_rate("new_freq", new_freq)
-        divisor = math.gcd(self.orig_freq, self.new_freq)
-        self.n_in = self.orig_freq // divisor
-        self.n_out = self.new_freq // divisor
-        if max(self.n_in, self.n_out) > _MAX_PHASES:
-            raise ParameterError(
-                f"orig_freq={orig_freq!r}, new_freq={new_freq!r}: their ratio, reduced to "
-                f"{self.n_in}:{self.n_out}, must have no term above {_MAX_PHASES}; "
-                "choose a rounder rate, or resample with audiotorch.load(sample_rate=...)"
-            )
-        kernel, self.n_before = _soxr_kernel(self.n_in, self.n_out)
-        # Several steps of the filter side by side fill conv1d's matrix product: row (s, j) of the
-        # wide kernel is h[j] moved right by s steps.
-        n_steps = -(-_MIN_ROWS // self.n_out)
-        self.stride = self.n_in * n_steps
-        wide = np.zeros((n_steps, self.n_out, kernel.shape[1] + self.stride - self.n_in))
-        for step in range(n_steps):
-            wide[step, :, step * self.n_in : step * self.n_in + kernel.shape[1]] = kernel
-        self.register_buffer(
-            "kernel", torch.from_numpy(wide.reshape(-1, 1, wide.shape[2])), persistent=False
-        )
-        self.n_after = wide.shape[2] + self.stride
-        onset = _soxr_onset(kernel, self.n_before, self.n_in, self.n_out)
-        self.register_buffer("onset", torch.from_numpy(onset), persistent=False)
-
-    kernel: Tensor
-    onset: Tensor
-
-    def forward(
-        self, waveform: Tensor, lengths: Optional[Tensor] = None
-    ) -> Tuple[Tensor, Optional[Tensor]]:
-        """Resample each clip."""
-        _check_clips(waveform, lengths)
-        if self.n_in == self.n_out:
-            return waveform, lengths
-        waveform = _silence_past(waveform, lengths)
-        n_new = (waveform.shape[-1] * self.n_out + self.n_in - 1) // self.n_in
-        rows = waveform.unsqueeze(0).flatten(0, -2).unsqueeze(1)
-        rows = pad(rows, [self.n_before, self.n_after])
-        blocks = conv1d(rows, self.kernel.to(waveform.dtype), stride=self.stride)
-        resampled = blocks.transpose(1, 2).flatten(1)
-        first = rows[:, 0, self.n_before : self.n_before + self.onset.shape[1]]
-        onset = first @ self.onset.to(waveform.dtype).T
-        resampled = resampled + pad(onset, [0, resampled.shape[1] - onset.shape[1]])
-        # soxr gives the rounded length, librosa follows it by zeros up to the next whole sample.
-        n_heard = (2 * waveform.shape[-1] * self.n_out + self.n_in) // (2 * self.n_in)
-        resampled = pad(resampled[:, :n_heard], [0, n_new - n_heard])
-        shape = list(waveform.shape)
-        shape[-1] = n_new
-        resampled = resampled.reshape(shape)
-        if lengths is None:
-            return resampled, None
-        heard = torch.div(
-            2 * self.n_out * lengths + self.n_in, 2 * self.n_in, rounding_mode="floor"
-        )
-        lengths = torch.div(
-            self.n_out * lengths + (self.n_in - 1), self.n_in, rounding_mode="floor"
-        )
-        return _silence_past(resampled, heard), lengths.clamp(max=n_new)
-
-
 class PadOrTrim(nn.Module):
     """Cut clips, or follow them by silence, to one duration.
 
@@ -158,7 +59,7 @@ class PadOrTrim(nn.Module):
 
     def __init__(self, sample_rate: int, duration: float) -> None:
         super().__init__()
-        sample_rate = check_rate("sample_rate", sample_rate)
+        self.sample_rate = check_rate("sample_rate", sample_rate)
         if not (math.isfinite(duration) and round(duration * sample_rate) > 0):
             raise ParameterError(
                 f"duration={duration!r}: must be above 0 seconds and give at least one sample "
@@ -170,18 +71,14 @@ class PadOrTrim(nn.Module):
         self, waveform: Tensor, lengths: Optional[Tensor] = None
     ) -> Tuple[Tensor, Optional[Tensor]]:
         """Pad or trim each clip at its end."""
-        _check_clips(waveform, lengths)
-        if lengths is None:
-            lengths = torch.full(
-                waveform.shape[:-1], waveform.shape[-1], dtype=torch.int64, device=waveform.device
-            )
-        waveform = _silence_past(waveform, lengths)
-        lengths = lengths.clamp(max=self.n_samples)
+        check_clips(waveform, lengths)
+        waveform = silence_past(waveform, lengths)
+        lengths = full_lengths(waveform, lengths).clamp(max=self.n_samples)
         # First lengthen by the whole duration, then cut: no branch on the input's size.
         return pad(waveform, [0, self.n_samples])[..., : self.n_samples], lengths
 
 
-class Normalize(nn.Module):
+class Normalize(Step):
     """Scale each clip to peak 1, or to a given root mean square.
 
     Silent clips, and those whose level lies below the dtype's smallest normal number, stay as
@@ -216,41 +113,63 @@ class Normalize(nn.Module):
         self.method = method
         self.target_rms = target_rms
 
-    def forward(
-        self, waveform: Tensor, lengths: Optional[Tensor] = None
-    ) -> Tuple[Tensor, Optional[Tensor]]:
+    def compute(self, clips: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Scale each clip by its own level."""
-        _check_clips(waveform, lengths)
-        waveform = _silence_past(waveform, lengths)
-        if waveform.shape[-1] == 0:
-            return waveform, lengths
-        peak = waveform.abs().amax(dim=-1, keepdim=True)
-        audible = ~(peak < _smallest_normal(waveform.dtype))
-        waveform = waveform / torch.where(audible, peak, torch.ones_like(peak))
+        clips = silence_past(clips, lengths)
+        peak = clips.abs().amax(dim=-1, keepdim=True)
+        audible = ~(peak < _smallest_normal(clips.dtype))
+        clips = clips / torch.where(audible, peak, torch.ones_like(peak))
         if self.method == "peak":
-            return waveform, lengths
+            return clips
         # On the scaled clip, whose squares neither overflow nor vanish.
-        power = waveform.square().sum(dim=-1, keepdim=True)
+        power = clips.square().sum(dim=-1, keepdim=True)
         if lengths is None:
-            power = power / waveform.shape[-1]
+            power = power / clips.shape[-1]
         else:
             power = power / lengths.clamp(min=1).unsqueeze(-1)
         gain = self.target_rms / torch.where(audible, power, torch.ones_like(power)).sqrt()
-        return waveform * torch.where(audible, gain, torch.ones_like(gain)), lengths
+        return clips * torch.where(audible, gain, torch.ones_like(gain))
 
 
-def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """Return True where a position lies inside its clip.
+class PreEmphasis(Step):
+    """Raise high frequencies: from each sample subtract a share of the one before.
+
+    `y[n] = x[n] - coef * x[n - 1]`, and first of all `y[0] = x[0] + (2 x[0] - x[1])`, librosa's own
+    start, up to three times the first sample. A clip of one sample counts as going on level.
 
     Args:
-        lengths: int64, samples or frames of each clip.
-        size: length of the padded axis.
+        coef: the share, 0 to 1; 1 gives differences.
 
     Shape:
-        - Input: `(...)`
-        - Output: `(..., size)`, bool.
+        - Input: `(..., time)`, `lengths (...)` or None
+        - Output: the same
+
+    Raises:
+        ParameterError: `coef` is out of range; in `forward`, a shape or type does not fit.
+
+    Reference:
+        Same values as `librosa.effects.preemphasis`.
+
+    Example:
+        >>> PreEmphasis(0.5)(torch.tensor([1.0, 1.0, 3.0]))[0]
+        tensor([2.0000, 0.5000, 2.5000])
     """
-    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(-1)
+
+    def __init__(self, coef: float = 0.97) -> None:
+        super().__init__()
+        if not 0 <= coef <= 1:
+            raise ParameterError(f"coef={coef!r}: must be 0 to 1, such as 0.97")
+        self.coef = float(coef)
+
+    def compute(self, clips: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Filter each clip from its own first sample on."""
+        clips = silence_past(clips, lengths)
+        first = clips[:, :1]
+        second = clips[:, 1:2] if clips.shape[1] > 1 else first
+        if lengths is not None:
+            second = torch.where((lengths == 1).unsqueeze(-1), first, second)
+        rest = clips[:, 1:] - self.coef * clips[:, :-1]
+        return silence_past(torch.cat([first + (2.0 * first - second), rest], dim=-1), lengths)
 
 
 def check_rate(name: str, value: object) -> int:
@@ -275,75 +194,3 @@ def _smallest_normal(dtype: torch.dtype) -> float:
     if dtype == torch.float16:
         return 6.103515625e-05
     return 1.1754943508222875e-38
-
-
-def _check_clips(waveform: Tensor, lengths: Optional[Tensor]) -> None:
-    if waveform.dim() < 1 or not waveform.is_floating_point():
-        raise ParameterError(
-            f"waveform of shape {list(waveform.shape)} and {waveform.dtype}: "
-            "must be a float tensor (..., time)"
-        )
-    if lengths is not None and list(lengths.shape) != list(waveform.shape[:-1]):
-        raise ParameterError(
-            f"lengths of shape {list(lengths.shape)}: "
-            f"must be one per clip, {list(waveform.shape[:-1])}"
-        )
-
-
-def _silence_past(waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
-    """Zero each clip from its length on; what stood there, NaN too, has no part in anything."""
-    if lengths is None:
-        return waveform
-    return waveform.masked_fill(~length_mask(lengths, waveform.shape[-1]), 0.0)
-
-
-def _soxr_kernel(n_in: int, n_out: int) -> Tuple[npt.NDArray[np.float64], int]:
-    """Measure soxr HQ's response `h (n_out, taps)`, and how many taps precede the output.
-
-    An impulse at input sample `q` reaches output `k n_out + j` with the weight `h[j, q - k n_in]`.
-    So one impulse per input phase shows every tap. They follow each other in one signal, at
-    distances that keep their responses apart.
-    """
-    if n_in == n_out:
-        return np.ones((1, 1)), 0
-    # The filter passes 0.91 of the lower band, which takes some 100 samples of the lower rate to
-    # each side; whole steps of n_in keep every impulse at its own phase.
-    n_steps = -(-160 * max(n_in, n_out) // (n_out * n_in))
-    reach = n_steps * n_in
-    spacing = 2 * reach + n_in
-    starts = reach + spacing * np.arange(n_in)
-    signal = np.zeros(n_in * spacing + 2 * reach)
-    signal[starts + np.arange(n_in)] = 1.0
-    response = soxr.resample(signal, n_in, n_out, quality="HQ")
-    # Row block (phase, step): the n_out outputs of that step, counted from the impulse's own.
-    steps = np.arange(-n_steps, n_steps + 1)
-    first = (starts // n_in)[:, None] + steps
-    blocks = response[: (len(response) // n_out) * n_out].reshape(-1, n_out)[first]
-    taps = reach + np.arange(n_in)[:, None] - steps * n_in
-    kernel = np.zeros((n_out, spacing))
-    kernel[:, taps.ravel()] = blocks.reshape(-1, n_out).T
-    used = np.flatnonzero(np.abs(kernel).max(axis=0) > _NEGLIGIBLE * np.abs(kernel).max())
-    return kernel[:, used[0] : used[-1] + 1].copy(), int(reach - used[0])
-
-
-def _soxr_onset(
-    kernel: npt.NDArray[np.float64], n_before: int, n_in: int, n_out: int
-) -> npt.NDArray[np.float64]:
-    """What soxr gives beyond the convolution: `(outputs, inputs)`, from a clip's first on.
-
-    One impulse per channel; only the first outputs are compared.
-    """
-    n_inputs = kernel.shape[1] - n_before
-    n_outputs = 64 * max(1, -(-n_out // n_in))
-    measured = soxr.resample(np.eye(n_inputs), n_in, n_out, quality="HQ")[:n_outputs]
-    computed = np.zeros_like(measured)
-    for output in range(len(measured)):
-        step, phase = divmod(output, n_out)
-        start = n_before - step * n_in
-        taps = kernel[phase, max(0, start) : max(0, start + n_inputs)]
-        computed[output, max(0, -start) : max(0, -start) + len(taps)] = taps
-    excess = measured - computed
-    outputs, inputs = np.nonzero(np.abs(excess) > _ONSET_FLOOR * np.abs(kernel).max())
-    if len(outputs) == 0:
-        return np.zeros((1, 1))
-    return excess[: outputs.max() + 1, : inputs.max() + 1].copy()

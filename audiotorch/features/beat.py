@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiotorch.audio.chunks import Walker, walks
+from audiotorch.audio.frames import length_mask
 from audiotorch.errors import ParameterError
-from audiotorch.features.feature import Walker, check_positive, walks
-from audiotorch.features.functional import check_waveform, length_mask
+from audiotorch.features.feature import check_positive
+from audiotorch.features.functional import check_waveform
 from audiotorch.features.onset import OnsetStrength
 from audiotorch.features.rhythm import Tempo
 

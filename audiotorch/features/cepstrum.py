@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from audiotorch.audio.fourier import takes_single
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature
-from audiotorch.features.fourier import takes_single
 from audiotorch.features.functional import check_feature, mask_frames
 from audiotorch.features.mel import MelDecibels
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
+from audiotorch.audio.frames import is_plain_cpu
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.constantq import CQT
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import is_plain_cpu, mask_frames
+from audiotorch.features.functional import mask_frames
 from audiotorch.features.harmonic import Harmonic
 from audiotorch.features.spectrogram import Spectrogram
 from audiotorch.features.tuning import PitchHistogram

@@ -7,13 +7,9 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
+from audiotorch.audio.frames import pad_ends
 from audiotorch.errors import ParameterError
-from audiotorch.features.functional import (
-    check_waveform,
-    mask_frames,
-    mask_samples,
-    pad_ends,
-)
+from audiotorch.features.functional import check_waveform, mask_frames, mask_samples
 from audiotorch.features.pooling import StatisticsPooling
 
 __all__ = ["TorchaudioStatistics"]

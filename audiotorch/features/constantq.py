@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from audiotorch.audio.frames import pad_ends
 from audiotorch.errors import ParameterError
 from audiotorch.features.decimate import Decimate
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import mask_frames, pad_ends, safe_sqrt
+from audiotorch.features.functional import mask_frames, safe_sqrt
 from audiotorch.features.octaves import OctaveBank, Plan, Settings, plan
 from audiotorch.features.tuning import Tuning
 from audiotorch.features.wavelets import C1_HZ, frequencies_of

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from audiotorch.audio.frames import is_plain_cpu
 from audiotorch.errors import ParameterError
-from audiotorch.features.functional import is_plain_cpu, mask_samples
+from audiotorch.features.functional import mask_samples
 
 __all__ = ["Decimate"]
 

@@ -9,12 +9,13 @@ from typing import Any, Dict, Iterable, List, Optional
 import torch
 from torch import Tensor, nn
 
+from audiotorch.audio.chunks import Walker, walks
 from audiotorch.errors import ParameterError
 from audiotorch.features.cepstrum import MFCC, MFCCDelta
 from audiotorch.features.chroma import ChromaCENS, ChromaCQT, ChromaSTFT, HarmonicTonnetz
 from audiotorch.features.constantq import CQT
 from audiotorch.features.contrast import SpectralContrast
-from audiotorch.features.feature import Feature, Walker, Waveform, walks
+from audiotorch.features.feature import Feature, Waveform
 from audiotorch.features.functional import check_waveform
 from audiotorch.features.harmonic import HarmonicRatio
 from audiotorch.features.level import RMS, ZeroCrossingRate

@@ -1,24 +1,19 @@
 """Tensor mathematics shared by several features."""
 
-import math
 from typing import Optional
 
 import torch
 from torch import Tensor
 
-from audiotorch.audio.preprocess import length_mask
+from audiotorch.audio.frames import length_mask, silence_past
 from audiotorch.errors import ParameterError
 
 __all__ = [
     "MIN_SPREAD_DB",
     "check_feature",
     "check_waveform",
-    "frame_sums",
-    "is_plain_cpu",
-    "length_mask",
     "mask_frames",
     "mask_samples",
-    "pad_ends",
     "power_to_db",
     "safe_sqrt",
     "stretch_frames",
@@ -64,9 +59,7 @@ def mask_samples(waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
         ParameterError: as `check_waveform`.
     """
     check_waveform(waveform, lengths)
-    if lengths is None:
-        return waveform
-    return waveform.masked_fill(~length_mask(lengths, waveform.shape[-1]), 0.0)
+    return silence_past(waveform, lengths)
 
 
 def check_feature(feature: Tensor, frame_counts: Optional[Tensor]) -> None:
@@ -108,55 +101,6 @@ def mask_frames(feature: Tensor, frame_counts: Optional[Tensor]) -> Tensor:
     if frame_counts is None:
         return feature
     return feature.masked_fill(~length_mask(frame_counts, feature.shape[-1]).unsqueeze(-2), 0.0)
-
-
-def pad_ends(waveform: Tensor, lengths: Optional[Tensor], size: int, mode: str) -> Tensor:
-    """Continue each clip by its own samples on both sides.
-
-    Args:
-        waveform: float samples.
-        lengths: int64, samples of each clip; `None` = all full.
-        size: samples added on each side.
-        mode: `"reflect"` mirrors without repeating the end, again and again where a clip is
-            shorter than `size`; `"edge"` repeats the end.
-
-    Shape:
-        - Input: `(..., time)` and `(...)`
-        - Output: `(..., time + 2 * size)`; a clip's right continuation follows its own end.
-
-    Reference:
-        `numpy.pad`, modes `"reflect"` and `"edge"`.
-    """
-    n_samples = waveform.shape[-1]
-    position = torch.arange(-size, n_samples + size, device=waveform.device)
-    if lengths is None:
-        last = torch.full_like(position, n_samples - 1)
-    else:
-        last = (lengths.unsqueeze(-1) - 1).clamp(min=0)
-    if mode == "reflect":
-        period = (2 * last).clamp(min=1)
-        position = position.remainder(period)
-        position = torch.minimum(position, period - position)
-    position = torch.minimum(position.clamp(min=0), last)
-    return waveform.gather(-1, position.expand(waveform.shape[:-1] + position.shape[-1:]))
-
-
-@torch.jit.unused
-def is_plain_cpu(x: Tensor) -> bool:
-    """Say whether a tensor is computed with here and now, on the CPU, without gradients.
-
-    Only then does it pay, and is it possible, to go through it piece by piece.
-
-    Args:
-        x: any tensor.
-    """
-    return (
-        type(x) is Tensor  # no fake tensor, as torch.export uses
-        and x.device.type == "cpu"
-        and not (torch.is_grad_enabled() and x.requires_grad)
-        and not torch.compiler.is_exporting()
-        and not torch.jit.is_tracing()
-    )
 
 
 def power_to_db(
@@ -242,27 +186,3 @@ def safe_sqrt(power: Tensor) -> Tensor:
         return power.sqrt()
     silent = power <= 0
     return power.masked_fill(silent, 1.0).sqrt().masked_fill(silent, 0.0)
-
-
-def frame_sums(x: Tensor, frame_length: int, hop_length: int, before: int, after: int) -> Tensor:
-    """Return the sum over each frame, of blocks that neighbouring frames share.
-
-    Args:
-        x: samples.
-        frame_length: samples of a frame.
-        hop_length: samples between frames.
-        before: zeros before the first sample.
-        after: zeros behind the last sample.
-
-    Shape:
-        - Input: `(batch, time)`
-        - Output: `(batch, frames)`, as many as lie within the padded clip
-    """
-    block = math.gcd(frame_length, hop_length)
-    n_more = (before + x.shape[-1] + after - frame_length) // hop_length  # frames but the first
-    # Cut to what frames reach (a negative padding cuts), so that blocks come out even.
-    reach = frame_length + n_more * hop_length
-    padded = torch.nn.functional.pad(x, [before, reach - before - x.shape[-1]])
-    n_blocks = frame_length // block + n_more * (hop_length // block)
-    blocks = padded.reshape(x.shape[0], n_blocks, block).sum(-1)
-    return blocks.unfold(-1, frame_length // block, hop_length // block).sum(-1)

@@ -7,11 +7,12 @@ from typing import Any, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from audiotorch.audio.fourier import istft, power_spectrum
+from audiotorch.audio.frames import is_plain_cpu
 from audiotorch.errors import ParameterError
 from audiotorch.features import rounding
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.fourier import istft, power_spectrum
-from audiotorch.features.functional import is_plain_cpu, mask_samples, safe_sqrt
+from audiotorch.features.functional import mask_samples, safe_sqrt
 from audiotorch.features.median import MedianFilter
 from audiotorch.features.spectrogram import STFT
 

@@ -6,15 +6,10 @@ from typing import List, Optional
 import torch
 from torch import Tensor, nn
 
+from audiotorch.audio.frames import length_mask
 from audiotorch.errors import ParameterError
 from audiotorch.features.cepstrum import Delta
-from audiotorch.features.functional import (
-    MIN_SPREAD_DB,
-    length_mask,
-    mask_frames,
-    power_to_db,
-    stretch_frames,
-)
+from audiotorch.features.functional import MIN_SPREAD_DB, mask_frames, power_to_db, stretch_frames
 from audiotorch.features.mel import MelSpectrogram
 
 __all__ = ["SpectrogramImage"]

@@ -5,9 +5,10 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from audiotorch.audio.frames import frame_sums
 from audiotorch.errors import ParameterError
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import frame_sums, mask_frames, mask_samples, safe_sqrt
+from audiotorch.features.functional import mask_frames, mask_samples, safe_sqrt
 
 __all__ = ["RMS", "ZeroCrossingRate"]
 

@@ -5,9 +5,9 @@ from typing import Any, List, Optional
 import torch
 from torch import Tensor
 
+from audiotorch.audio.fourier import takes_single
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature
-from audiotorch.features.fourier import takes_single
 from audiotorch.features.functional import power_to_db
 from audiotorch.features.spectrogram import Spectrogram
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from audiotorch.audio.frames import is_plain_cpu
 from audiotorch.errors import ParameterError
-from audiotorch.features.functional import is_plain_cpu
 from audiotorch.features.wavelets import (
     Array,
     bandwidth_offsets,

@@ -5,17 +5,13 @@ from typing import Any, Dict, List, Optional, Sequence
 import torch
 from torch import Tensor, nn
 
+from audiotorch.audio.chunks import Walker, walks
+from audiotorch.audio.frames import length_mask
 from audiotorch.errors import ParameterError
 from audiotorch.features.cepstrum import MFCC, Delta, MFCCDelta
 from audiotorch.features.chroma import ChromaSTFT
 from audiotorch.features.extractor import SharedStages
-from audiotorch.features.feature import Walker, walks
-from audiotorch.features.functional import (
-    check_feature,
-    check_waveform,
-    length_mask,
-    safe_sqrt,
-)
+from audiotorch.features.functional import check_feature, check_waveform, safe_sqrt
 from audiotorch.features.level import RMS, ZeroCrossingRate
 from audiotorch.features.mel import MelSpectrogram
 from audiotorch.features.spectral import SpectralBandwidth, SpectralCentroid, SpectralRolloff

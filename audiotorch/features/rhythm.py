@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiotorch.audio.frames import is_plain_cpu, length_mask, pad_ends
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.functional import is_plain_cpu, length_mask, mask_frames, pad_ends
+from audiotorch.features.functional import mask_frames
 from audiotorch.features.onset import OnsetStrength
 
 __all__ = ["Tempo", "Tempogram"]

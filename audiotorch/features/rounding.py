@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from audiotorch.features.fourier import cut_frames
-from audiotorch.features.functional import length_mask
+from audiotorch.audio.fourier import cut_frames
+from audiotorch.audio.frames import length_mask
 
 __all__ = ["invert", "is_faint", "transform"]
 

@@ -10,10 +10,7 @@ from typing import Any, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from audiotorch.errors import ParameterError
-from audiotorch.features import filters
-from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.fourier import (
+from audiotorch.audio.fourier import (
     complex_dtype,
     cut_frames,
     power_spectrum,
@@ -21,6 +18,9 @@ from audiotorch.features.fourier import (
     takes_single,
     transform,
 )
+from audiotorch.errors import ParameterError
+from audiotorch.features import filters
+from audiotorch.features.feature import Feature, check_positive
 from audiotorch.features.functional import (
     check_feature,
     mask_frames,

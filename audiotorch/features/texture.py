@@ -6,13 +6,9 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from audiotorch.audio.frames import length_mask
 from audiotorch.errors import ParameterError
-from audiotorch.features.functional import (
-    MIN_SPREAD_DB,
-    length_mask,
-    mask_frames,
-    power_to_db,
-)
+from audiotorch.features.functional import MIN_SPREAD_DB, mask_frames, power_to_db
 from audiotorch.features.mel import MelSpectrogram
 from audiotorch.features.pooling import StatisticsPooling
 

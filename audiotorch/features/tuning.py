@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from audiotorch.audio.fourier import complex_dtype, transform
+from audiotorch.audio.frames import is_plain_cpu, length_mask
 from audiotorch.errors import ParameterError
 from audiotorch.features import filters
 from audiotorch.features.feature import Feature, check_positive
-from audiotorch.features.fourier import complex_dtype, transform
-from audiotorch.features.functional import is_plain_cpu, length_mask
 
 __all__ = ["PitchHistogram", "Tuning"]
 

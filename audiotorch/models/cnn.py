@@ -7,8 +7,9 @@ from typing import Any, Tuple
 import torch
 from torch import Tensor, nn
 
+from audiotorch.audio.frames import length_mask
 from audiotorch.errors import MissingDependencyError, ParameterError
-from audiotorch.features.functional import length_mask, stretch_frames
+from audiotorch.features.functional import stretch_frames
 
 __all__ = ["CNN", "TimmCNN"]
 

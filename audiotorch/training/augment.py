@@ -14,8 +14,8 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
+from audiotorch.audio.frames import length_mask
 from audiotorch.errors import ParameterError
-from audiotorch.features.functional import length_mask
 from audiotorch.training.mixup import blend, draw_pairs
 from audiotorch.training.noise import NoiseSource
 from audiotorch.training.settings import check_count, check_fractions, check_interval, check_number

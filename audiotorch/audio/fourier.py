@@ -5,8 +5,8 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from audiotorch.audio.frames import is_plain_cpu, length_mask, pad_ends
 from audiotorch.errors import ParameterError
-from audiotorch.features.functional import is_plain_cpu, length_mask, pad_ends
 
 __all__ = [
     "complex_dtype",

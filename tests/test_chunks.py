@@ -1,14 +1,14 @@
-"""The walk over chunks and threads that every feature takes on the CPU."""
+"""The walk over chunks and threads that modules take on the CPU."""
 
 import threading
 
 import pytest
 import torch
 
+from audiotorch.audio import chunks as room
+from audiotorch.audio.chunks import walk, walks
 from audiotorch.errors import ParameterError
 from audiotorch.features import MFCC, FeatureExtractor, Spectrogram
-from audiotorch.features import feature as room
-from audiotorch.features.feature import walk, walks
 
 
 @pytest.fixture
