@@ -110,7 +110,7 @@ def encode(
     container: str | None = None,
     **options: str,
 ) -> Path:
-    """Write `(channel, time)` samples by one of FFmpeg's encoders; the suffix chooses the container.
+    """Write `(channel, time)` samples by an encoder of FFmpeg's; the suffix chooses the container.
 
     Integer samples must be int16, or int32 of which the encoder takes the upper bits.
     """

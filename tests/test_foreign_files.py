@@ -332,7 +332,6 @@ def test_every_attack_is_refused_by_name(outcome):
     wrong = []
     for folder, name, form, kind, text, _, seconds in report:
         label = name if form in ("path", "opened") else "<"
-        # A movie whose samples lie elsewhere may count as one without samples.
         if kind != "DecodeError" or not text.startswith(label) or seconds > 10:
             wrong.append((Path(folder).name, name, form, kind, text, round(seconds, 1)))
     assert not wrong, wrong
