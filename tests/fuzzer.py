@@ -266,7 +266,7 @@ def check_case(path: Path, content: bytes, rng: random.Random) -> str:
         return path if form == "path" else content if form == "bytes" else io.BytesIO(content)
 
     loaded, warned = _call(at.load, name, source(), None, mono=False)
-    header, _ = _call(at.info, name, source())
+    _call(at.info, name, source())
     if loaded is None:
         if rng.random() < 0.2:
             _call(at.load, name, source(), offset=0.1)
@@ -274,8 +274,6 @@ def check_case(path: Path, content: bytes, rng: random.Random) -> str:
     waveform, rate = loaded
     _check_waveform(waveform)
     n = waveform.shape[1]
-    if header and (header.n_channels, header.sample_rate) != (len(waveform), rate):
-        raise Broken(f"info: {header}, load: {tuple(waveform.shape)}, {rate}")
     if rng.random() < 0.2:
         resampled, _ = _call(at.load, name, source())
         if resampled is not None:
@@ -371,9 +369,10 @@ class _Worker:
         self.process.wait()
         self.process.stdout.close()
 
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
+
+def _next(indices: Iterator[int], lock: threading.Lock) -> int | None:
+    with lock:
+        return next(indices, None)
 
 
 def run(seed: int, count: int, jobs: int) -> tuple[list[Failure], dict[str, int]]:
@@ -384,22 +383,18 @@ def run(seed: int, count: int, jobs: int) -> tuple[list[Failure], dict[str, int]
     lock = threading.Lock()
 
     def work() -> None:
+        worker: _Worker | None = None
         with tempfile.NamedTemporaryFile() as log:
-            worker = _Worker(seed, log)
-            while True:
-                with lock:
-                    index = next(indices, None)
-                if index is None:
-                    worker.close()
-                    return
+            while (index := _next(indices, lock)) is not None:
+                if worker is None or worker.process.poll() is not None:
+                    worker = _Worker(seed, log)
                 answer = worker.run(index)
                 with lock:
                     ends[answer.split()[0]] += 1
                     if answer.startswith("failed"):
                         failures.append(Failure(seed, index, answer.removeprefix("failed ")))
-                if not worker.alive:
-                    worker.close()
-                    worker = _Worker(seed, log)
+            if worker is not None:
+                worker.close()
 
     threads = [threading.Thread(target=work) for _ in range(jobs)]
     for thread in threads:

@@ -145,7 +145,7 @@ def test_a_file_loads_as_one_of_two_decoders_reads_it(entry):
     assert_near(waveform, matching[0].samples, step(matching[0]))
     longest = max(entry.decoded, key=lambda d: d.n_frames / d.sample_rate)
     missing = longest.n_frames / longest.sample_rate - waveform.shape[1] / rate
-    # An MP3's delay and padding, more than a frame, are left out by one decoder and not by another.
+    # An MP3's delay and padding, more than a frame, are left out by some decoders.
     assert missing * rate <= 2 * slack(longest) or caught, (
         f"{missing:.3f} s left out without a word"
     )

@@ -44,6 +44,7 @@ def test_the_fuzzer_sees_what_goes_wrong(code, message, monkeypatch, tmp_path):
         f"import sys; sys.path.insert(0, {tests!r}); import fuzzer\n"
         f"def broken(*_):\n    {code}\n"
         "fuzzer.check_case = broken\n"
+        "fuzzer.corpus = lambda folder: [fuzzer.Seed('a.wav', b'RIFF')]\n"
         "fuzzer._work(0)\n"
     )
     monkeypatch.setattr(fuzzer, "__file__", str(script))
