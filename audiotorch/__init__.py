@@ -3,8 +3,24 @@
 from importlib.metadata import version as _version
 
 from audiotorch import features
-from audiotorch.audio import AudioInfo, Normalize, PadOrTrim, Resample, ToMono, info, load, save
-from audiotorch.errors import AudioTorchError, DecodeError, MissingDependencyError, ParameterError
+from audiotorch.audio import (
+    AudioInfo,
+    Normalize,
+    PadOrTrim,
+    Resample,
+    ToMono,
+    info,
+    load,
+    save,
+    stream,
+)
+from audiotorch.errors import (
+    AudioTorchError,
+    DecodeError,
+    MissingDependencyError,
+    ParameterError,
+    TruncationWarning,
+)
 from audiotorch.export import export, load_pipeline
 from audiotorch.features import FEATURES, FeatureExtractor, SummaryVector
 from audiotorch.pipeline import Pipeline, Prediction, predict
@@ -26,6 +42,7 @@ __all__ = [
     "Resample",
     "SummaryVector",
     "ToMono",
+    "TruncationWarning",
     "export",
     "features",
     "info",
@@ -33,4 +50,5 @@ __all__ = [
     "load_pipeline",
     "predict",
     "save",
+    "stream",
 ]

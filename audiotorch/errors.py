@@ -5,6 +5,7 @@ __all__ = [
     "DecodeError",
     "MissingDependencyError",
     "ParameterError",
+    "TruncationWarning",
     "printable",
 ]
 
@@ -19,6 +20,14 @@ class ParameterError(AudioTorchError, ValueError):
 
 class DecodeError(AudioTorchError, RuntimeError):
     """A file cannot be read as what it claims to be; the text names the file and the reason."""
+
+
+class TruncationWarning(DecodeError, UserWarning):
+    """A recording is cut off or damaged at an end; what can be decoded is used.
+
+    A warning that is a `DecodeError` once it is raised: `warnings.simplefilter("error",
+    audiotorch.TruncationWarning)` refuses such recordings.
+    """
 
 
 class MissingDependencyError(AudioTorchError, ImportError):

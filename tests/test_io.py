@@ -1,5 +1,6 @@
 import io
 import os
+import warnings
 from pathlib import Path
 
 import librosa
@@ -8,8 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from audiotorch.audio import AUDIO_SUFFIXES, info, load, save
-from audiotorch.errors import DecodeError, ParameterError
+from audiotorch.audio import AUDIO_SUFFIXES, info, load, save, stream
+from audiotorch.errors import DecodeError, ParameterError, TruncationWarning
 
 RATE = 16000
 FORMATS = [
@@ -128,32 +129,62 @@ def test_a_flac_without_stated_length_is_read_whole():
     assert info(bytes(content)).n_frames == RATE
     part, _ = load(bytes(content), None, mono=False, offset=0.5, duration=0.1)
     assert torch.equal(part, whole[:, RATE // 2 : RATE // 2 + RATE // 10])
+    assert torch.equal(torch.cat(list(stream(bytes(content), 0.3)), 1), whole)
     with pytest.raises(ParameterError, match=r"lasts 1\.000 s"):
         load(bytes(content), offset=2.0)
 
 
 @pytest.mark.parametrize("container", ["WAV", "AIFF", "AU", "CAF", "W64", "RF64"])
 @pytest.mark.parametrize("share", [0.3, 0.99])
-def test_a_cut_container_is_refused(container, share):
+def test_a_cut_container_gives_what_is_left_and_a_warning(container, share):
     content = encode(tone(), container)
-    for read in (load, info):
-        with pytest.raises(DecodeError, match=r"<bytes>: (truncated|not a readable)"):
-            read(content[: int(share * len(content))])
+    cut = content[: int(share * len(content))]
+    whole, _ = load(content, None, mono=False)
+    with pytest.warns(TruncationWarning, match="<bytes>: truncated or damaged: .* (declares|malf)"):
+        left, _ = load(cut, None, mono=False)
+    with pytest.warns(TruncationWarning, match="<bytes>: truncated or damaged"):
+        assert info(cut).n_frames == left.shape[1]
+    assert 0.25 * RATE < left.shape[1] < RATE
+    assert torch.equal(left, whole[:, : left.shape[1]])
 
 
 @pytest.mark.parametrize(
     ("container", "subtype", "message"),
     [
-        ("FLAC", "PCM_16", "corrupt after .* s of audio"),
-        ("OGG", "VORBIS", "truncated: its last Ogg page is cut"),
-        ("OGG", "OPUS", "truncated: its last Ogg page is cut"),
+        ("FLAC", "PCM_16", "frames promised, .* decoded|last 1 packet"),
+        ("OGG", "VORBIS", "its last Ogg page is cut"),
+        ("OGG", "OPUS", "its last Ogg page is cut"),
         ("MP3", "MPEG_LAYER_III", "frames promised, .* decoded"),
     ],
 )
-def test_a_cut_stream_is_refused(container, subtype, message):
-    content = encode(np.tile(tone(), (4, 1)), container, subtype)
-    with pytest.raises(DecodeError, match=message):
-        load(content[: len(content) * 6 // 10])
+def test_a_cut_stream_gives_what_is_left_and_a_warning(container, subtype, message):
+    noise = np.random.default_rng(0).normal(0, 0.1, (8 * RATE, 2))
+    content = encode(noise, container, subtype)
+    whole, _ = load(content, None, mono=False)
+    with pytest.warns(TruncationWarning, match=message) as caught:
+        left, _ = load(content[: len(content) * 6 // 10], None, mono=False)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert 0.3 * whole.shape[1] < left.shape[1] < 0.8 * whole.shape[1]
+    # Decoders fade at a cut.
+    n = left.shape[1] - 4000
+    np.testing.assert_allclose(left[:, :n].numpy(), whole[:, :n].numpy(), atol=1e-3)
+
+
+def test_a_damaged_middle_is_refused():
+    content = bytearray(encode(np.random.default_rng(0).normal(0, 0.1, (8 * RATE, 1)), "FLAC"))
+    middle = len(content) // 2
+    content[middle : middle + 500] = bytes(500)
+    with pytest.raises(DecodeError, match=r"<bytes>: corrupt after .* s of audio"):
+        load(bytes(content), None)
+
+
+def test_truncation_can_be_made_an_error():
+    cut = encode(tone())[:-400]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TruncationWarning)
+        with pytest.raises(DecodeError, match="truncated or damaged"):
+            load(cut)
 
 
 def test_a_streamed_wav_of_unknown_size_is_read():
@@ -199,7 +230,9 @@ def test_real_broken_files_end_in_audio_or_in_one_error():
     for file in sorted(Path(root).glob("format_zoo/**/*.*")):
         error = None
         try:
-            waveform, _ = load(file, None)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", TruncationWarning)
+                waveform, _ = load(file, None)
         except DecodeError as caught:
             error = caught
         if error is None:
@@ -207,7 +240,7 @@ def test_real_broken_files_end_in_audio_or_in_one_error():
         else:
             assert str(error).startswith(f"{file}: ")
         outcomes["read" if error is None else "refused"] += 1
-    assert min(outcomes.values()) > 50
+    assert min(outcomes.values()) > 40
 
 
 @pytest.mark.parametrize(
@@ -299,3 +332,56 @@ def test_save_tells_what_the_system_refuses(tmp_path, monkeypatch):
     if Path("/proc/self").is_dir():  # A folder in which nobody can write, not even root.
         with pytest.raises(OSError, match="cannot be written; check rights and room on disk"):
             save("/proc/self/a.wav", torch.zeros(9), RATE)
+
+
+@pytest.mark.parametrize(("container", "subtype"), FORMATS)
+@pytest.mark.parametrize("rate", [None, 8000, 22050])
+def test_stream_equals_load(container, subtype, rate):
+    content = encode(np.tile(tone(), (6, 1)), container, subtype)
+    whole, file_rate = load(content, rate, mono=False)
+    for seconds in (0.013, 1.0, 2.5, 100.0):
+        blocks = list(stream(content, seconds, rate))
+        size = round(seconds * file_rate)
+        assert {block.shape[1] for block in blocks[:-1]} <= {size}
+        assert 0 < blocks[-1].shape[1] <= size
+        # The MP3 decoder picks its code by chance of memory alignment: equal to rounding.
+        np.testing.assert_allclose(torch.cat(blocks, 1).numpy(), whole.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 999, 1000, 1001, 1749, 1750, 1751, 100_000])
+def test_stream_overlaps(n):
+    content = encode(np.linspace(-0.5, 0.5, n)[:, None])
+    whole, _ = load(content, None)
+    blocks = list(stream(content, 1000 / RATE, overlap_seconds=250 / RATE))
+    starts = [0, *range(750, n - 250, 750)]
+    assert len(blocks) == len(starts)
+    for start, block in zip(starts, blocks, strict=True):
+        assert torch.equal(block, whole[:, start : start + 1000])
+
+
+def test_stream_of_an_empty_recording_is_one_empty_block():
+    assert [block.shape for block in stream(encode(np.zeros((0, 2))), 1.0, 8000)] == [(2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"block_seconds": 0.0}, "block_seconds=0.0: must be above 0"),
+        ({"block_seconds": float("nan")}, "block_seconds=nan: must be above 0"),
+        ({"block_seconds": 1.0, "overlap_seconds": 1.0}, "overlap_seconds=1.0: must be at least"),
+        ({"block_seconds": 1.0, "overlap_seconds": -0.1}, "overlap_seconds=-0.1: must be at least"),
+        ({"block_seconds": 1.0, "sample_rate": 0}, "sample_rate=0: must be a positive"),
+    ],
+)
+def test_stream_refuses_at_the_call(arguments, message):
+    with pytest.raises(ParameterError, match=message):
+        stream(encode(tone()), **arguments)
+
+
+def test_stream_refuses_bad_samples_where_they_are():
+    samples = np.tile(tone(), (20, 1))
+    samples[-5, 0] = np.nan
+    blocks = stream(encode(samples, "WAV", "FLOAT"), 1.0)
+    assert next(blocks).shape == (2, RATE)
+    with pytest.raises(DecodeError, match=r"the first at 20\.000 s|the first at 19\.999 s"):
+        list(blocks)

@@ -1,6 +1,6 @@
 """Audio files, waveforms, and what is done to a waveform before features."""
 
-from audiotorch.audio.io import AUDIO_SUFFIXES, AudioInfo, Source, info, load, save
+from audiotorch.audio.io import AUDIO_SUFFIXES, AudioInfo, Source, info, load, save, stream
 from audiotorch.audio.preprocess import Normalize, PadOrTrim, Resample, ToMono
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "info",
     "load",
     "save",
+    "stream",
 ]

@@ -1,51 +1,33 @@
-"""Audio files to waveforms and back: `load`, `info`, `save`, over libsndfile and soxr."""
+"""Audio files to waveforms: `load`, `info` and `stream`; `save` is their way back."""
 
-import collections
+import itertools
 import math
-import os
-import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import soxr
 import torch
 from torch import Tensor
 
+from audiotorch.audio.ffmpeg import SUFFIXES
 from audiotorch.audio.preprocess import check_rate
-from audiotorch.audio.source import AudioReader, Source, bit_depth, open_source
+from audiotorch.audio.reader import AudioFile, open_audio
+from audiotorch.audio.source import Source
+from audiotorch.audio.writer import WRITERS, save
 from audiotorch.errors import DecodeError, ParameterError
 
-__all__ = ["AUDIO_SUFFIXES", "AudioInfo", "Source", "info", "load", "save"]
+__all__ = ["AUDIO_SUFFIXES", "AudioInfo", "Source", "info", "load", "save", "stream"]
 
-# suffix -> libsndfile container and the encoding `save` takes by default.
-_WRITERS = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".oga": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
-    ".aiff": ("AIFF", "PCM_16"),
-    ".aif": ("AIFF", "PCM_16"),
-    ".au": ("AU", "PCM_16"),
-    ".caf": ("CAF", "PCM_16"),
-    ".w64": ("W64", "PCM_16"),
-    ".rf64": ("RF64", "PCM_16"),
-}
-AUDIO_SUFFIXES: tuple[str, ...] = (*_WRITERS, ".aifc", ".wave", ".snd", ".sph", ".voc")
-"""Lower-case suffixes of the files that `load` reads; folder scans go by them."""
+AUDIO_SUFFIXES: tuple[str, ...] = (*WRITERS, ".aifc", ".wave", ".snd", ".sph", ".voc", *SUFFIXES)
+"""Lower-case suffixes of the files that folder scans take for audio; `load` goes by content."""
 
-_BLOCK = 1 << 16  # frames a write call handles
-_SYSTEM_ERROR = 2  # libsndfile's code for what the operating system refused
-# An MP3 frame draws on bits of up to nine before it: after a seek, decoded without them, it is
-# silence.
-_MP3_LEAD_IN = 10 * 1152
-_FLOATING = ("FLOAT", "DOUBLE")
+Samples = npt.NDArray[np.float32]
+
 # Float files may hold integers' full scale, 2e9; the power of 1e19 is no float32 any more.
 _LOUDEST = 1e12
+_CHUNK = 1 << 16  # samples that the streaming resampler gets at a time, at least
 
 
 @dataclass(frozen=True)
@@ -56,11 +38,13 @@ class AudioInfo:
         file: the path, the file object's name, or `<bytes>`.
         sample_rate: Hz.
         n_channels: number of channels.
-        n_frames: samples per channel (for MP3 without a length tag, the decoder's estimate).
+        n_frames: samples per channel as the header states them (for MP3 without a length tag, the
+            decoder's estimate).
         duration_seconds: `n_frames / sample_rate`.
-        container: file format, such as `WAV`, `FLAC`, `MP3`, `OGG`.
-        codec: encoding, such as `PCM_16`, `FLAC`, `MPEG_LAYER_III`, `VORBIS`, `OPUS`.
-        bit_depth: bits a sample of linear PCM or float; `None` for lossy codecs.
+        container: file format: `WAV FLAC MP3 OGG ...`, `MP4 MATROSKA ASF AAC ...`.
+        codec: encoding: `PCM_16 FLAC MPEG_LAYER_III VORBIS OPUS ...`, and in FFmpeg's words, in
+            lower case, `aac alac wmav2 ...`.
+        bit_depth: bits a sample of lossless codings, where the header tells; else `None`.
     """
 
     file: str
@@ -82,9 +66,15 @@ def load(
 ) -> tuple[Tensor, int]:
     """Read a recording, or a part of it, as a float32 waveform at the wanted rate.
 
-    Integer samples are scaled to [-1, 1). Channels are averaged first, then the average is
-    resampled with soxr at quality HQ, to `ceil(n_frames * sample_rate / file_rate)` samples.
-    Only the wanted part is decoded. A file without samples gives `(channel, 0)`.
+    libsndfile reads what it can (WAV, FLAC, MP3, Ogg, AIFF ...), FFmpeg's libraries in the PyAV
+    wheel the rest (m4a, AAC, ALAC, WMA, WebM, AC-3, AMR, the sound of videos ...). Integer samples
+    are scaled to [-1, 1). Channels are averaged first, then the average is resampled with soxr at
+    quality HQ, to `ceil(n_frames * sample_rate / file_rate)` samples.
+
+    Only the wanted part is decoded. It starts at the very sample; but in lossy codings and beyond
+    the first minute of containers with a coarse clock (WebM, Matroska, ASF) it may be 1 ms off.
+    A file without samples gives `(channel, 0)`. One that is cut off or damaged at an end gives
+    what is left, with a `TruncationWarning`.
 
     Args:
         source: path, a file's content as bytes, or a binary file object (read from its start).
@@ -99,8 +89,8 @@ def load(
 
     Raises:
         ParameterError: an argument is out of range, or `offset` lies past the end.
-        DecodeError: the file is missing, unreadable, of a format not supported, corrupt, shorter
-            than its header promises, or holds samples that are NaN, infinite or beyond 1e12.
+        DecodeError: the file is missing, unreadable, of a format not supported, corrupt in the
+            middle, or holds samples that are NaN, infinite or beyond 1e12.
 
     Reference:
         Same values as `librosa.load(res_type="soxr_hq")` of librosa 0.11.
@@ -114,10 +104,18 @@ def load(
         (torch.Size([1, 22050]), 22050)
     """
     _check_part(sample_rate, offset, duration)
-    with open_source(source) as reader:
-        name, file_rate = reader.label, reader.samplerate
-        samples = _read_part(reader, offset, duration)
-    _check_finite(samples, name, file_rate, offset)
+    with open_audio(source) as file:
+        start = int(offset * file.sample_rate)
+        file.skip_to(start)
+        samples = file.read(None if duration is None else int(duration * file.sample_rate))
+        name, file_rate, end = file.label, file.sample_rate, file.position
+        file.warn_of_damage()
+    if start > 0 and len(samples) == 0 and end > 0:
+        raise ParameterError(
+            f"offset={offset!r}: must lie inside the recording; {name} lasts "
+            f"{end / file_rate:.3f} s"
+        )
+    _check_finite(samples, name, file_rate, start)
     if mono and samples.shape[1] > 1:
         samples = samples.mean(axis=1, keepdims=True)
     if sample_rate is None or sample_rate == file_rate:
@@ -125,10 +123,55 @@ def load(
     return torch.from_numpy(_resample(samples, file_rate, sample_rate)), int(sample_rate)
 
 
+def stream(
+    source: Source,
+    block_seconds: float,
+    sample_rate: int | None = None,
+    overlap_seconds: float = 0.0,
+) -> Iterator[Tensor]:
+    """Read a recording of any length block by block, at bounded memory.
+
+    Blocks hold `round(block_seconds * rate)` samples, each starting `overlap_seconds` before the
+    end of the one before; the last is shorter. Without overlap their concatenation equals
+    `load(source, sample_rate, mono=False)`. A recording without samples gives one empty block.
+
+    Args:
+        source: path, a file's content as bytes, or a binary file object (read from its start).
+        block_seconds: length of a block, above 0.
+        sample_rate: rate of the blocks in Hz; `None` keeps the file's.
+        overlap_seconds: what a block repeats of the one before; at least 0, below `block_seconds`.
+
+    Yields:
+        Waveforms `(channel, time)`, float32.
+
+    Raises:
+        ParameterError: an argument is out of range.
+        DecodeError: as `load`; blocks before the damage have been given by then.
+
+    Example:
+        >>> import io, soundfile, torch
+        >>> file = io.BytesIO()
+        >>> soundfile.write(file, torch.zeros(44100, 2).numpy(), 44100, format="WAV")
+        >>> [tuple(block.shape) for block in stream(file, block_seconds=0.4, sample_rate=22050)]
+        [(2, 8820), (2, 8820), (2, 4410)]
+    """
+    if sample_rate is not None:
+        check_rate("sample_rate", sample_rate)
+    if not (math.isfinite(block_seconds) and block_seconds > 0):
+        raise ParameterError(f"block_seconds={block_seconds!r}: must be above 0 seconds")
+    if not 0 <= overlap_seconds < block_seconds:
+        raise ParameterError(
+            f"overlap_seconds={overlap_seconds!r}: must be at least 0 and below "
+            f"block_seconds={block_seconds!r}"
+        )
+    return _stream(source, block_seconds, sample_rate, overlap_seconds)
+
+
 def info(source: Source) -> AudioInfo:
     """Read a file's properties from its header, without decoding the audio.
 
-    A FLAC stream that does not state its length is the exception: it is decoded to count.
+    Files that do not state their length are the exception, such as some FLAC and AAC streams and
+    lossless WMA: they are decoded to count.
 
     Args:
         source: path, a file's content as bytes, or a binary file object.
@@ -136,69 +179,20 @@ def info(source: Source) -> AudioInfo:
     Raises:
         DecodeError: as `load`, as far as the header tells.
     """
-    with open_source(source) as reader:
-        n_frames = reader.frames
-        if not reader.plausible:
-            n_frames = sum(len(block) for block in reader.frames_from_here(None))
+    with open_audio(source) as file:
+        n_frames = file.count()
+        file.warn_of_damage()
+        reader = file.reader
         return AudioInfo(
             file=reader.label,
-            sample_rate=reader.samplerate,
-            n_channels=reader.channels,
+            sample_rate=reader.sample_rate,
+            n_channels=reader.n_channels,
             n_frames=n_frames,
-            duration_seconds=n_frames / reader.samplerate,
-            container="WAV" if reader.format == "WAVEX" else reader.format,
-            codec="FLAC" if reader.format == "FLAC" else reader.subtype,
-            bit_depth=bit_depth(reader.subtype),
+            duration_seconds=n_frames / reader.sample_rate,
+            container=reader.container,
+            codec=reader.codec,
+            bit_depth=reader.bit_depth,
         )
-
-
-def save(
-    path: str | os.PathLike[str], waveform: Tensor, sample_rate: int, subtype: str | None = None
-) -> None:
-    """Write a waveform to an audio file; the suffix chooses the format.
-
-    Defaults: 16-bit PCM in WAV, FLAC, AIFF, AU, CAF, W64 and RF64; Vorbis in `.ogg` and `.oga`,
-    Opus in `.opus`, MPEG layer III in `.mp3`. The file appears under its name only when it is
-    complete: it is written beside it under a temporary name and then renamed.
-
-    Args:
-        path: where to; an existing file is replaced.
-        waveform: float tensor of finite samples, within [-1, 1] unless `subtype` is a float one.
-        sample_rate: Hz.
-        subtype: libsndfile's name of another encoding the format allows, such as `PCM_24`,
-            `FLOAT` or `DOUBLE`.
-
-    Shape:
-        - waveform: `(time,)` or `(channel, time)`
-
-    Raises:
-        ParameterError: unknown suffix or encoding, a rate or channel count the format refuses,
-            a missing folder, a wrong shape or type, non-finite samples, or samples that would clip.
-        OSError: the folder is read-only or the disk full.
-    """
-    path = Path(path)
-    container, encoding = _writer(path, subtype)
-    check_rate("sample_rate", sample_rate)
-    samples = _samples_to_write(waveform, encoding)
-    partial = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}.part")
-    try:
-        with soundfile.SoundFile(
-            str(partial), "w", int(sample_rate), samples.shape[1], encoding, format=container
-        ) as file:
-            # In blocks: libsndfile's Vorbis encoder keeps a whole call on the stack.
-            for start in range(0, len(samples), _BLOCK):
-                file.write(samples[start : start + _BLOCK])
-        os.replace(partial, path)
-    except soundfile.LibsndfileError as error:
-        if error.code == _SYSTEM_ERROR:
-            raise OSError(f"{path}: cannot be written; check rights and room on disk") from error
-        raise ParameterError(
-            f"sample_rate={sample_rate!r} with {samples.shape[1]} channel(s): {path.name} "
-            f"({container}, {encoding}) cannot be written: {error.error_string.strip()} "
-            "Use a rate and channel count the format knows, or another suffix."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check_part(sample_rate: int | None, offset: float, duration: float | None) -> None:
@@ -212,52 +206,7 @@ def _check_part(sample_rate: int | None, offset: float, duration: float | None) 
         )
 
 
-def _read_part(
-    reader: AudioReader, offset: float, duration: float | None
-) -> npt.NDArray[np.float32]:
-    """Decode the wanted frames, and refuse to return fewer than the header promises."""
-    start = int(offset * reader.samplerate)
-    limit = None if duration is None else int(duration * reader.samplerate)
-    if not reader.plausible:
-        skipped = sum(len(block) for block in reader.frames_from_here(start))
-        if skipped < start:
-            raise _past_end(reader, offset, skipped)
-        return _join_unknown(reader, start, limit)
-    if 0 < reader.frames <= start:
-        raise _past_end(reader, offset, reader.frames)
-    if start:
-        lead_in = min(start, _MP3_LEAD_IN) if reader.format == "MP3" else 0
-        reader.seek(start - lead_in)
-        collections.deque(reader.frames_from_here(lead_in), maxlen=0)
-    rest = max(0, reader.frames - start)
-    expected = rest if limit is None else min(rest, limit)
-    samples = np.empty((expected, reader.channels), np.float32)
-    done = sum(len(block) for block in reader.frames_from_here(expected, samples))
-    if expected == rest or done < expected:
-        reader.check_decoded(expected, done)
-    return samples[:done]
-
-
-def _join_unknown(reader: AudioReader, start: int, limit: int | None) -> npt.NDArray[np.float32]:
-    """Decode from `start` on a file whose stated length, if any, must not size an array."""
-    blocks = list(reader.frames_from_here(limit))
-    samples = np.concatenate([np.empty((0, reader.channels), np.float32), *blocks])
-    if reader.promised is not None:
-        rest = reader.promised - start
-        reader.check_decoded(rest if limit is None else min(rest, limit), len(samples))
-    return samples
-
-
-def _past_end(reader: AudioReader, offset: float, n_frames: int) -> ParameterError:
-    return ParameterError(
-        f"offset={offset!r}: must lie inside the recording; {reader.label} lasts "
-        f"{n_frames / reader.samplerate:.3f} s"
-    )
-
-
-def _check_finite(
-    samples: npt.NDArray[np.float32], name: str, file_rate: int, offset: float
-) -> None:
+def _check_finite(samples: Samples, name: str, file_rate: int, start: int) -> None:
     # The quickest way to look at all: no sum of squares hides a NaN or a larger sample.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.vdot(samples, samples) <= _LOUDEST**2:
@@ -266,16 +215,14 @@ def _check_finite(
     if sound.all():
         return
     first = int(np.argmin(sound))
-    seconds = (int(offset * file_rate) + first) / file_rate
+    seconds = (start + first) / file_rate
     raise DecodeError(
         f"{name}: {int((~sound).sum())} frame(s) hold NaN or infinite samples, the first at "
         f"{seconds:.3f} s (beyond {_LOUDEST:g} counts as infinite); repair or leave out the file"
     )
 
 
-def _resample(
-    samples: npt.NDArray[np.float32], file_rate: int, sample_rate: int
-) -> npt.NDArray[np.float32]:
+def _resample(samples: Samples, file_rate: int, sample_rate: int) -> Samples:
     """Resample `(time, channel)` to `(channel, time)` with librosa's length rule."""
     n_wanted = math.ceil(len(samples) * (float(sample_rate) / file_rate))
     if n_wanted == 0:
@@ -291,37 +238,78 @@ def _resample(
     )
 
 
-def _writer(path: Path, subtype: str | None) -> tuple[str, str]:
-    """Container and encoding for a path, checked."""
-    if path.suffix.lower() not in _WRITERS:
-        raise ParameterError(f"path={str(path)!r}: its suffix must be one of {', '.join(_WRITERS)}")
-    if not path.parent.is_dir():
-        raise ParameterError(f"path={str(path)!r}: its folder does not exist; create it first")
-    container, default = _WRITERS[path.suffix.lower()]
-    encoding = default if subtype is None else subtype.upper()
-    if not soundfile.check_format(container, encoding):
-        known = ", ".join(soundfile.available_subtypes(container))
-        raise ParameterError(f"subtype={subtype!r}: must be, in {container}, one of {known}")
-    return container, encoding
+def _stream(
+    source: Source, block_seconds: float, sample_rate: int | None, overlap_seconds: float
+) -> Iterator[Tensor]:
+    with open_audio(source) as file:
+        blocks = _larger(file.blocks())
+        first = next(blocks, None)  # only now it is sure who reads, and with that the rate
+        decoded = itertools.chain([] if first is None else [first], blocks)
+        rate = file.sample_rate if sample_rate is None else sample_rate
+        size = max(1, round(block_seconds * rate))
+        hop = max(1, size - round(overlap_seconds * rate))
+        kept: list[Samples] = []
+        n_kept = 0
+        started = False
+        for block in _resampled_blocks(decoded, file, rate):
+            kept.append(block)
+            n_kept += len(block)
+            if n_kept < size:
+                continue
+            joined = np.concatenate(kept)
+            for start in range(0, n_kept - size + 1, hop):
+                yield _as_waveform(joined[start : start + size])
+                started = True
+            rest = joined[((n_kept - size) // hop + 1) * hop :].copy()
+            kept, n_kept = [rest], len(rest)
+        file.warn_of_damage()
+        # What the last block shares with the one before it is no block of its own.
+        if not started or n_kept > size - hop:
+            yield _as_waveform(np.concatenate([np.empty((0, file.n_channels), np.float32), *kept]))
 
 
-def _samples_to_write(waveform: Tensor, encoding: str) -> npt.NDArray[np.floating]:
-    """The waveform as `(time, channel)` numpy samples, refused if they would be damaged."""
-    waveform = torch.as_tensor(waveform).detach().cpu()
-    if waveform.dim() not in (1, 2) or not waveform.is_floating_point():
-        raise ParameterError(
-            f"waveform of shape {tuple(waveform.shape)} and {waveform.dtype}: must be a float "
-            "tensor (time,) or (channel, time)"
-        )
-    wide = encoding == "DOUBLE" or waveform.dtype == torch.float64
-    samples = torch.atleast_2d(waveform).to(torch.float64 if wide else torch.float32)
-    if not bool(torch.isfinite(samples).all()):
-        raise ParameterError("waveform holds NaN or infinite samples: must be finite; clean it")
-    peak = float(samples.abs().max()) if samples.numel() else 0.0
-    if peak > 1 and encoding not in _FLOATING:
-        raise ParameterError(
-            f"waveform peaks at {peak:.4g} and would clip in {encoding}: must stay within [-1, 1]; "
-            'apply Normalize() first, or save a WAV with subtype="FLOAT"'
-        )
-    array: npt.NDArray[np.floating] = samples.T.contiguous().numpy()
-    return array
+def _resampled_blocks(blocks: Iterator[Samples], file: AudioFile, rate: int) -> Iterator[Samples]:
+    """Blocks of a file, checked, and resampled as one piece, as `_resample` would."""
+    file_rate = file.sample_rate
+    resampler = None
+    n_in = n_out = 0
+    for block in blocks:
+        _check_finite(block, file.label, file_rate, n_in)
+        n_in += len(block)
+        if rate == file_rate:
+            yield block
+            continue
+        if resampler is None:
+            resampler = soxr.ResampleStream(
+                file_rate, rate, file.n_channels, dtype="float32", quality="HQ"
+            )
+        resampled = resampler.resample_chunk(block)
+        n_out += len(resampled)
+        yield resampled
+    if resampler is not None:
+        tail = resampler.resample_chunk(np.empty((0, file.n_channels), np.float32), last=True)
+        yield _fit(tail, math.ceil(n_in * (float(rate) / file_rate)) - n_out)
+
+
+def _larger(blocks: Iterator[Samples]) -> Iterator[Samples]:
+    """FFmpeg's small blocks joined to ones worth a call of the resampler."""
+    kept: list[Samples] = []
+    n_kept = 0
+    for block in blocks:
+        kept.append(block)
+        n_kept += len(block)
+        if n_kept >= _CHUNK:
+            yield np.concatenate(kept)
+            kept, n_kept = [], 0
+    if kept:
+        yield np.concatenate(kept)
+
+
+def _fit(samples: Samples, n_wanted: int) -> Samples:
+    """Cut or pad with zeros to a length."""
+    missing = max(0, n_wanted - len(samples))
+    return np.pad(samples[:n_wanted], ((0, missing), (0, 0))) if missing else samples[:n_wanted]
+
+
+def _as_waveform(samples: Samples) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(samples.T))

@@ -1,0 +1,429 @@
+"""What libsndfile cannot read, through FFmpeg's libraries inside the PyAV wheel.
+
+FFmpeg gets the bytes of one open file, and an explicit list of containers and audio codecs: no
+playlist, no script that names other files, no network, no video decoder.
+"""
+
+import collections
+import itertools
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from audiotorch.errors import DecodeError
+
+__all__ = ["SUFFIXES", "FFmpegReader"]
+
+Samples = npt.NDArray[np.float32]
+
+# FFmpeg's name of a container -> ours. What is not here is refused: scripts, playlists, and
+# headerless streams that any bytes would pass for.
+_CONTAINERS = {
+    "aac": "AAC",
+    "ac3": "AC3",
+    "aiff": "AIFF",
+    "amr": "AMR",
+    "ape": "APE",
+    "asf": "ASF",
+    "au": "AU",
+    "avi": "AVI",
+    "caf": "CAF",
+    "dsf": "DSF",
+    "dts": "DTS",
+    "dtshd": "DTSHD",
+    "eac3": "EAC3",
+    "flac": "FLAC",
+    "flv": "FLV",
+    "iff": "IFF",
+    "loas": "LOAS",
+    "matroska,webm": "MATROSKA",
+    "mlp": "MLP",
+    "mov,mp4,m4a,3gp,3g2,mj2": "MP4",
+    "mp3": "MP3",
+    "mpc": "MPC",
+    "mpc8": "MPC",
+    "mpeg": "MPEG",
+    "mpegts": "MPEGTS",
+    "mxf": "MXF",
+    "nistsphere": "NIST",
+    "nut": "NUT",
+    "ogg": "OGG",
+    "oma": "OMA",
+    "qcp": "QCP",
+    "shn": "SHN",
+    "tak": "TAK",
+    "truehd": "TRUEHD",
+    "tta": "TTA",
+    "voc": "VOC",
+    "w64": "W64",
+    "wav": "WAV",
+    "wsd": "WSD",
+    "wv": "WAVPACK",
+    "xwma": "XWMA",
+}
+SUFFIXES: tuple[str, ...] = tuple(
+    ".m4a .m4b .mp4 .m4v .mov .3gp .3g2 .aac .ac3 .eac3 .ec3 .amr .ape .wma .asf .wmv .avi .dsf "
+    ".dts .flv .mka .mkv .webm .weba .mp2 .mpc .mpg .mpeg .mts .m2ts .mxf .spx .tak .tta "
+    ".wv".split()
+)
+"""Lower-case suffixes of the files that only FFmpeg reads."""
+
+# Streams without a table of contents: their stated length is a guess from the bit rate.
+_RAW = {"AAC", "AC3", "AMR", "DTS", "DTSHD", "EAC3", "LOAS", "MLP", "MP3", "TRUEHD", "MPEG"}
+_LOSSLESS = {"alac", "als", "ape", "flac", "mlp", "shorten", "tak", "truehd", "tta", "wavpack"}
+_LOSSLESS |= {"wmalossless"}
+_SLACK = 8192  # samples by which a stated length may pass what is decoded: one long codec frame
+_INEXACT_SLACK = 0.25  # seconds, where the container's clock is coarser than a sample
+_LEAD_IN = 0.5  # seconds that a lossy decoder needs to settle after a seek
+_NEAR = 60.0  # seconds up to which decoding is quick enough to make a coarse seek needless
+_HOPELESS = 200  # packets in a row that cannot be decoded
+_BUFFER = 1 << 17  # bytes that FFmpeg asks of the file at a time
+_MAX_CHANNELS = 1024  # as libsndfile
+
+
+class FFmpegReader:
+    """A recording, or the first sound track of a video, decoded front to back.
+
+    Rate and channel count are those of the first decoded frame; frames that differ later are
+    brought to them.
+
+    Args:
+        handle: seekable binary file.
+        name: what messages call it.
+
+    Raises:
+        DecodeError: FFmpeg finds none of the known containers, no audio, or nothing to decode.
+    """
+
+    def __init__(self, handle: BinaryIO, name: str) -> None:
+        self.label = name
+        self.position = 0
+        self.damage: str | None = None
+        self._handle = handle
+        self._n_bytes = handle.seek(0, 2)
+        self._open()
+        context = self._stream.codec_context
+        first = next(self._decoded, None)
+        if first is None:
+            self._refuse_nothing()
+        self.sample_rate = int(context.sample_rate if first is None else first.sample_rate)
+        self.n_channels = int((context if first is None else first).layout.nb_channels)
+        if not (self.sample_rate > 0 and 0 < self.n_channels <= _MAX_CHANNELS):
+            raise DecodeError(
+                f"{name}: {self.n_channels} channels at {self.sample_rate} Hz cannot be; its "
+                "header is corrupt"
+            )
+        self.container = _CONTAINERS[self._container.format.name]
+        self.codec = context.codec.canonical_name
+        self.bit_depth = _bit_depth(context)
+        self._layout = (context if first is None else first).layout
+        self._n_first = 0 if first is None else first.samples
+        self._origin = _start(first, self.sample_rate)
+        self._frames: Iterator[Any] = itertools.chain([first] if first else [], self._decoded)
+        self._rest: Samples = np.zeros((0, self.n_channels), np.float32)
+        self._converter: tuple[Any, Any] = (None, None)
+
+    def _open(self) -> None:
+        """Open the container from its start; also sets off a new decoding."""
+        import av
+
+        self._handle.seek(0)
+        # Raw FLAC frames are known by their suffix alone; their checksums refuse anything else.
+        hint = "flac" if self.label.lower().endswith(".flac") else None
+        try:
+            try:
+                self._container = self._demuxer(None)
+            except av.error.InvalidDataError:
+                if hint is None:
+                    raise
+                self._handle.seek(0)
+                self._container = self._demuxer(hint)
+        except (av.error.FFmpegError, ValueError, OSError) as error:
+            raise DecodeError(
+                f"{self.label}: not a readable audio file: {_reason(error)}; check that it is "
+                "whole, and convert what is rare to WAV or FLAC"
+            ) from error
+        tracks = self._container.streams.audio
+        if not tracks or tracks[0].codec_context is None:
+            self._container.close()
+            reason = "its sound is in a coding that FFmpeg lacks" if tracks else "it holds no sound"
+            raise DecodeError(f"{self.label}: not a readable audio file: {reason}")
+        self._stream = tracks[0]
+        self._stream.codec_context.thread_count = 1  # callers decode several files at a time
+        for other in self._container.streams:
+            if other is not self._stream:
+                other.discard = av.stream.Discard.all
+        self._n_packets = 0
+        self._n_lost = 0
+        self._last_error = "frames are missing"
+        self._decoded = self._decode()
+
+    def _demuxer(self, container: str | None) -> Any:
+        import av
+
+        return av.open(
+            self._handle,
+            format=container,
+            container_options={
+                "format_whitelist": ",".join(_CONTAINERS),
+                "codec_whitelist": _audio_codecs(),
+                "protocol_whitelist": "none",
+            },
+            io_open=_refuse_other_files,
+            metadata_errors="replace",
+            buffer_size=_BUFFER,
+        )
+
+    def _decode(self) -> Iterator[Any]:
+        """Decoded frames; packets that cannot be decoded are counted where no frame follows."""
+        import av
+
+        started = False
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                frames = [] if packet is None else packet.decode()
+            except (av.error.FFmpegError, ValueError) as error:
+                self._n_lost += 1
+                self._last_error = _reason(error)
+                if self._n_lost >= _HOPELESS:
+                    break
+                continue
+            if packet is None:
+                break
+            self._n_packets += packet.size > 0
+            for frame in frames:
+                # Without a packet it is the decoder's rest.
+                if started and packet.size and (self._n_lost or self._n_missing(frame)):
+                    # What follows would stand too early.
+                    raise DecodeError(
+                        f"{self.label}: corrupt after {self.position / frame.sample_rate:.3f} s of "
+                        f"audio: {self._last_error}. Fetch or record it again"
+                    )
+                if self._n_lost and not started:
+                    self.damage = f"its first {self._n_lost} packet(s) cannot be decoded"
+                    self._n_lost = 0
+                started = True
+                yield frame
+
+    def _n_missing(self, frame: Any) -> int:
+        """Samples lost before a frame of a FLAC file, whose frames are numbered."""
+        numbered = self._container.format.name == "flac" and frame.pts is not None
+        if not numbered or frame.time_base * self.sample_rate != 1:
+            return 0
+        return _start(frame, self.sample_rate) - self._origin - self.position
+
+    def _refuse_nothing(self) -> None:
+        """Tell a container that holds no audio from one whose audio is lost."""
+        if self._n_lost:
+            raise DecodeError(
+                f"{self.label}: none of its {self._n_lost} packet(s) can be decoded: "
+                f"{self._last_error}"
+            )
+        if n_missing := self._n_beyond():
+            raise DecodeError(
+                f"{self.label}: truncated: its {n_missing} packets of audio lie past the file's "
+                "end; fetch it again"
+            )
+
+    def _n_beyond(self) -> int:
+        """Packets that an MP4's index places past the file's end."""
+        if "mp4" not in self._container.format.name:
+            return 0
+        return sum(entry.pos + entry.size > self._n_bytes for entry in self._stream.index_entries)
+
+    @property
+    def _exact(self) -> bool:
+        """Whether the container's clock tells single samples."""
+        base = self._stream.time_base
+        return bool(base and (1 / base) % self.sample_rate == 0)
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it is a bare stream of packets, whose length nothing states."""
+        return self.container in _RAW
+
+    @property
+    def trusted_frames(self) -> int | None:
+        """Samples per channel that the container states; None where it guesses or states none."""
+        stream = self._stream
+        if self.is_raw or self._n_first == 0:
+            return None
+        if self._exact and stream.duration:
+            return int(stream.duration * stream.time_base * self.sample_rate)
+        if self.codec not in _LOSSLESS and self._container.duration:
+            return round(self._container.duration * self.sample_rate / 1_000_000)
+        return None
+
+    def count_packets(self) -> int:
+        """Samples per channel, as many packets as the first; found without decoding them."""
+        import av
+
+        try:
+            for packet in self._container.demux(self._stream):
+                self._n_packets += packet.size > 0
+        except av.error.FFmpegError as error:
+            self.damage = f"its end cannot be read: {_reason(error)}"
+        return self._n_packets * self._n_first
+
+    def blocks(self, limit: int | None = None) -> Iterator[Samples]:
+        """Decode on, at most `limit` samples, a block `(time, channel)` at a time."""
+        done = 0
+        while limit is None or done < limit:
+            block = self._next_block()
+            if block is None:
+                self._note_the_end()
+                return
+            wanted = block if limit is None else block[: limit - done]
+            done += len(wanted)
+            self.position += len(wanted)
+            self._rest = block[len(wanted) :]  # of a block that the limit cuts
+            yield wanted
+
+    def _next_block(self) -> Samples | None:
+        if len(self._rest):
+            return self._rest
+        frame = next(self._frames, None)
+        return None if frame is None else self._samples(frame)
+
+    def _samples(self, frame: Any) -> Samples:
+        """Samples `(time, channel)` of a frame, at the first frame's rate and channels."""
+        if frame.sample_rate != self.sample_rate or frame.layout.nb_channels != self.n_channels:
+            return self._converted(frame)
+        values = frame.to_ndarray()
+        if not frame.format.is_planar:
+            values = values.reshape(-1, self.n_channels).T
+        return _to_float(values).T
+
+    def _converted(self, frame: Any) -> Samples:
+        """Samples of a frame that has another rate or other channels than the first."""
+        import av
+
+        kind = (frame.sample_rate, frame.layout.name, frame.format.name)
+        known, resampler = self._converter
+        try:
+            parts: list[Any] = []
+            if kind != known:
+                parts = [] if resampler is None else resampler.resample(None)
+                resampler = av.AudioResampler("fltp", self._layout, self.sample_rate)
+                self._converter = (kind, resampler)
+            parts += resampler.resample(frame)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise DecodeError(
+                f"{self.label}: changes to {frame.layout.nb_channels} channels at "
+                f"{frame.sample_rate} Hz after {self.position / self.sample_rate:.3f} s, which "
+                f"cannot be followed: {_reason(error)}"
+            ) from error
+        blocks = [part.to_ndarray().T for part in parts]
+        return np.concatenate([np.zeros((0, self.n_channels), np.float32), *blocks])
+
+    def _note_the_end(self) -> None:
+        """Compare what came with what was stated."""
+        stated = self.trusted_frames
+        slack = _SLACK if self._exact else int(_INEXACT_SLACK * self.sample_rate)
+        if n_beyond := self._n_beyond():
+            self.damage = f"{n_beyond} of its packets lie past the file's end"
+        elif self._n_lost:
+            self.damage = f"its last {self._n_lost} packet(s) cannot be decoded"
+        elif self.container != "MP4" and stated is not None and self.position + slack < stated:
+            self.damage = f"{stated} frames promised, {self.position} decoded"
+
+    def skip_to(self, start: int) -> None:
+        """Move forward to a sample, or to the end where that lies before it.
+
+        To the sample in lossless codings and where the container's clock tells samples; else, and
+        beyond the first minute, as exact as that clock.
+        """
+        ahead = start - self.position
+        far = ahead > _NEAR * self.sample_rate
+        if ahead > 2 * self.sample_rate and (self._exact or (far and self.codec not in _LOSSLESS)):
+            self._seek(start)
+        collections.deque(self.blocks(start - self.position), maxlen=0)
+
+    def _seek(self, start: int) -> None:
+        """Decode from before a sample on; where that fails, from the start."""
+        import av
+
+        lead_in = 0 if self.codec in _LOSSLESS else int(_LEAD_IN * self.sample_rate)
+        seconds = (self._origin + max(0, start - lead_in)) / self.sample_rate
+        base = self._stream.time_base
+        try:
+            self._container.seek(int(seconds / base), stream=self._stream, backward=True)
+            self._n_lost = 0
+            self._decoded = self._decode()
+            landed = next(self._decoded, None)
+        except (av.error.FFmpegError, ValueError, DecodeError):
+            landed = None
+        if landed is not None and landed.pts is not None:
+            self.position = _start(landed, self.sample_rate) - self._origin
+            self._frames = itertools.chain([landed], self._decoded)
+            self._rest = self._rest[:0]
+        if landed is None or landed.pts is None or not 0 <= self.position <= start:
+            self._container.close()
+            self._open()
+            self._frames, self._rest, self.position = self._decoded, self._rest[:0], 0
+
+    def close(self) -> None:
+        """Release the decoder."""
+        self._container.close()
+
+
+def _start(frame: Any, sample_rate: int) -> int:
+    """The sample at which a frame says it starts."""
+    if frame is None or frame.pts is None:
+        return 0
+    return round(frame.pts * frame.time_base * sample_rate)
+
+
+def _to_float(values: npt.NDArray[Any]) -> Samples:
+    """Scale integers to [-1, 1), exactly."""
+    if values.dtype.kind == "f":
+        return values.astype(np.float32, copy=False)
+    bits = 8 * values.dtype.itemsize
+    if values.dtype.kind == "u":
+        values = values.astype(np.int64) - (1 << (bits - 1))
+    return np.multiply(values, 2.0 ** (1 - bits), dtype=np.float64).astype(np.float32)
+
+
+def _bit_depth(context: Any) -> int | None:
+    """Bits a sample of lossless codings that tell it."""
+    name, header = context.codec.canonical_name, context.extradata or b""
+    if name == "flac" and len(header) >= 14:
+        return ((header[12] & 1) << 4 | header[13] >> 4) + 1
+    if name == "alac" and len(header) >= 18:
+        return int(header[17])
+    if name.startswith("pcm_"):
+        digits = "".join(letter for letter in name.split("_")[1] if letter.isdigit())
+        return int(digits) if digits else None
+    return 16 if name in _LOSSLESS and context.format.name.startswith("s16") else None
+
+
+@lru_cache(maxsize=1)
+def _audio_codecs() -> str:
+    """Every audio decoder, and with that no other."""
+    import av
+
+    names = []
+    for name in av.codecs_available:
+        try:
+            decoder = av.codec.Codec(name, "r")
+        except av.codec.codec.UnknownCodecError:  # it only encodes
+            continue
+        if decoder.type == "audio":
+            names.append(name)
+    return ",".join(sorted(names))
+
+
+def _refuse_other_files(url: str, *_: object) -> NoReturn:
+    raise PermissionError(f"this file names another, {url!r}")
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's own words, without its numbers and our handle's missing name."""
+    log = getattr(error, "log", None)
+    text = log[2].strip() if log else getattr(error, "strerror", None) or str(error)
+    return str(text)

@@ -1,0 +1,230 @@
+"""WAV, FLAC, MP3, Ogg, AIFF and their like, through libsndfile.
+
+libsndfile shortens what is cut off and goes on; the checks here compare what a file promises with
+what it holds.
+"""
+
+import collections
+import os
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from audiotorch.audio.source import peek
+from audiotorch.errors import DecodeError
+
+__all__ = ["SoundFileReader"]
+
+Samples = npt.NDArray[np.float32]
+
+_BLOCK = 1 << 18  # frames a read call handles
+_DENSEST = 256  # samples a byte, above which a header's frame count earns no allocation
+_UNKNOWN = 1 << 62  # libsndfile gives 2**63 - 1 frames to a FLAC stream that does not state them
+_PLACEHOLDER = 0x7FFF0000  # streaming writers declare a size from here up, not knowing the real one
+_OGG_PAGE = 65307  # the longest Ogg page in bytes
+_TAGS = 8192  # bytes of tags that may follow an MP3's audio
+_MP3_SLACK = 2 * 1152  # samples: what decoders differ by at an MP3's ends
+# An MP3 frame draws on bits of up to nine before it: after a seek, decoded without them, it is
+# silence.
+_MP3_LEAD_IN = 10 * 1152
+_FLOATING = {"FLOAT": 32, "DOUBLE": 64}
+
+# How libsndfile's log names the declared size it corrected to what the file holds.
+_DECLARED = {
+    "WAV": "data",
+    "WAVEX": "data",
+    "AIFF": "SSND",
+    "AU": "Data Size",
+    "CAF": "data",
+    "W64": "riff",
+    "RF64": "Riff size",
+}
+
+
+class SoundFileReader:
+    """A recording decoded front to back by libsndfile.
+
+    Args:
+        handle: seekable binary file.
+        name: what messages call it.
+
+    Raises:
+        DecodeError: libsndfile does not know the format, or the header is corrupt.
+    """
+
+    def __init__(self, handle: BinaryIO, name: str) -> None:
+        self.label = name
+        self.position = 0
+        self._handle = handle
+        self._n_bytes = handle.seek(0, os.SEEK_END)
+        handle.seek(0)
+        # By its descriptor libsndfile reads an opened file itself, without a call back into Python
+        # every 8 KB; on Windows its descriptors are others than Python's.
+        descriptor = getattr(handle, "descriptor", None)
+        try:
+            self._file = _Unseekable(handle if descriptor is None else descriptor, closefd=False)
+        except soundfile.LibsndfileError as error:
+            # The decoder behind MP3 calls an audio stream it cannot find a missing file.
+            reason = error.error_string.strip().replace(
+                "File does not exist or is not a regular file (possibly a pipe?).",
+                "It holds no decodable MPEG audio.",
+            )
+            raise DecodeError(
+                f"{name}: not a readable audio file: {reason or 'Its header is corrupt.'}"
+            ) from error
+        file = self._file
+        self.sample_rate = int(file.samplerate)
+        self.n_channels = int(file.channels)
+        self.container = "WAV" if file.format == "WAVEX" else file.format
+        self.codec = "FLAC" if file.format == "FLAC" else file.subtype
+        linear = re.fullmatch(r"(?:PCM|ALAC)_[SU]?(\d+)", file.subtype)
+        self.bit_depth = int(linear.group(1)) if linear else _FLOATING.get(file.subtype)
+        # An MP3 without a length tag: its number of frames is an estimate.
+        self.guessed = file.format == "MP3" and not _has_length_tag(handle)
+        self.damage = _cut_container(file, handle) or _cut_ogg(handle, self._n_bytes)
+
+    @property
+    def n_frames(self) -> int | None:
+        """Samples per channel that the header states; None where it states none."""
+        return None if self._file.frames >= _UNKNOWN else int(self._file.frames)
+
+    @property
+    def trusted_frames(self) -> int | None:
+        """The header's number where it may be true, given the file's size."""
+        n_frames = self.n_frames
+        plausible = (n_frames or 0) * self.n_channels <= _DENSEST * self._n_bytes
+        return n_frames if plausible else None
+
+    def blocks(self, limit: int | None = None, out: Samples | None = None) -> Iterator[Samples]:
+        """Decode on, at most `limit` samples, a block `(time, channel)` at a time.
+
+        Args:
+            limit: samples per channel; `None` = to the end.
+            out: `(time, channel)`, no longer than the limit and the rest of the recording; the
+                blocks are parts of it. `None` = arrays of their own.
+
+        Raises:
+            DecodeError: the decoder meets corrupt data, or gives up before the file's end.
+        """
+        done = 0
+        limit = limit if out is None else len(out)
+        while limit is None or done < limit:
+            n = _BLOCK if limit is None else min(_BLOCK, limit - done)
+            try:
+                block = self._read_block(n, None if out is None else out[done : done + n])
+            except soundfile.LibsndfileError as error:
+                raise DecodeError(
+                    f"{self.label}: corrupt after {self.position / self.sample_rate:.3f} s of "
+                    f"audio: {error.error_string.strip() or 'the decoder gives up.'} "
+                    "Fetch or record it again"
+                ) from error
+            if len(block) == 0:
+                break
+            done += len(block)
+            self.position += len(block)
+            yield block
+        if done != limit or self.position == self.n_frames:
+            self._note_the_end()
+
+    def _read_block(self, n_frames: int, out: Samples | None) -> Samples:
+        if self._file.subtype != "PCM_16":
+            samples: Samples = self._file.read(n_frames, dtype="float32", always_2d=True, out=out)
+            return samples
+        # The same numbers as libsndfile's own conversion, which takes three times as long.
+        block = self._file.read(n_frames, dtype="int16", always_2d=True)
+        room = None if out is None else out[: len(block)]
+        return np.multiply(block, np.float32(2.0**-15), out=room, dtype=np.float32)
+
+    def _note_the_end(self) -> None:
+        """Compare what came with what the header promises, and with where the file ends."""
+        n_frames = self.n_frames
+        if not self.guessed:
+            slack = _MP3_SLACK if self.container == "MP3" else 0
+            if n_frames is not None and self.position + slack < n_frames:
+                self.damage = f"{n_frames} frames promised, {self.position} decoded"
+            return
+        stop = self._handle.tell()
+        # libsndfile never gives more than its guess.
+        if self.position == n_frames or self._n_bytes - stop > max(_TAGS, self._n_bytes // 50):
+            raise DecodeError(
+                f"{self.label}: the MP3 decoder stopped at byte {stop} of {self._n_bytes}, after "
+                f"{self.position} frames; convert the file to WAV or FLAC with a tool that can "
+                "read it"
+            )
+
+    def skip_to(self, start: int) -> None:
+        """Move forward to a sample, or to the end where that lies before it."""
+        n_frames = self.trusted_frames
+        if n_frames is not None:
+            start = min(start, n_frames)
+            lead_in = min(start - self.position, _MP3_LEAD_IN if self.container == "MP3" else 0)
+            if start - lead_in > self.position:
+                self._file.seek(start - lead_in)
+                self.position = start - lead_in
+        collections.deque(self.blocks(start - self.position), maxlen=0)
+
+    def close(self) -> None:
+        """Release the decoder."""
+        self._file.close()
+
+
+class _Unseekable(soundfile.SoundFile):
+    def seekable(self) -> bool:
+        """No: SoundFile then leaves out a seek per block.
+
+        Those fail at the end of a FLAC stream that does not state its length. An explicit `seek`
+        still works.
+        """
+        return False
+
+
+def _cut_container(file: soundfile.SoundFile, handle: BinaryIO) -> str | None:
+    """What is wrong with a file whose container declares more audio than follows its header."""
+    declared = found = 0
+    linear = re.search(r"(\d+)$", file.subtype)
+    bits = int(linear.group(1)) if linear else _FLOATING.get(file.subtype, 8)
+    frame_bytes = file.channels * max(8, bits) // 8
+    if file.format in _DECLARED:
+        pattern = rf"^\s*{_DECLARED[file.format]}\s*:\s*(\d+)\s*\(should be (\d+)\)"
+        cut = re.search(pattern, file.extra_info, re.MULTILINE)
+        if cut is not None:
+            declared, found = int(cut.group(1)), int(cut.group(2))
+    elif file.format == "NIST":
+        stated = re.search(rb"sample_count -i (\d+)", peek(handle, 0, 1024))
+        declared = int(stated.group(1)) * frame_bytes if stated else 0
+        found = file.frames * frame_bytes
+    elif file.format == "VOC" and "truncated file" in file.extra_info:
+        return "its last block is cut"
+    # A writer may count a pad byte that it did not write: less than one frame is nothing lost.
+    if found + frame_bytes <= declared < _PLACEHOLDER:
+        return f"its header declares {declared} bytes of audio, the file holds {found}"
+    return None
+
+
+def _cut_ogg(handle: BinaryIO, n_bytes: int) -> str | None:
+    """What is wrong with an Ogg file cut inside a page, which the decoder would just drop."""
+    if peek(handle, 0, 4) != b"OggS":
+        return None
+    tail = peek(handle, max(0, n_bytes - _OGG_PAGE), _OGG_PAGE)
+    page = tail[tail.rfind(b"OggS\0") :]
+    # A page is 27 bytes of header, its segment table, and the segments' bytes.
+    n_segments = page[26] if len(page) > 26 else 255
+    if len(page) < 27 + n_segments + sum(page[27 : 27 + n_segments]):
+        return "its last Ogg page is cut"
+    return None
+
+
+def _has_length_tag(handle: BinaryIO) -> bool:
+    """Whether an MP3 states its frames in a Xing or Info tag; without, their count is a guess."""
+    head = peek(handle, 0, 10)
+    start = 0
+    if head[:3] == b"ID3" and len(head) == 10:
+        # ID3v2 gives its size in four bytes of seven bits.
+        start = 10 + int("".join(f"{byte & 0x7F:07b}" for byte in head[6:]), 2)
+    frame = peek(handle, start, 256)
+    tag = max(frame.find(b"Xing"), frame.find(b"Info"))
+    return tag >= 0 and len(frame) > tag + 7 and bool(frame[tag + 7] & 1)
