@@ -1,9 +1,15 @@
+import io
+import os
+import struct
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import fuzzer
+import numpy as np
 import pytest
+import soundfile
 
 COUNT = 300
 
@@ -53,3 +59,29 @@ def test_the_fuzzer_sees_what_goes_wrong(code, message, monkeypatch, tmp_path):
     failures, ends = fuzzer.run(seed=0, count=1, jobs=1)
     assert ends["failed"] == 1
     assert failures[0].what.startswith(message)
+
+
+@pytest.mark.parametrize("rate", [1, 2, 2_147_483_647])
+def test_a_wrong_rate_fills_no_memory(rate, tmp_path):
+    """A few bytes in a header turn a second of sound into half a day of it."""
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(60_000), 8000, format="WAV")
+    content = bytearray(file.getvalue())
+    struct.pack_into("<I", content, 24, rate)
+    path = tmp_path / "slow.wav"
+    path.write_bytes(content)
+    code = (
+        "import resource, sys, audiotorch as at\n"
+        "from audiotorch.audio.io import stream\n"
+        "for read in (at.load, lambda p: sum(b.shape[1] for b in stream(p, 1.0, 22050))):\n"
+        "    try:\n        read(sys.argv[1])\n"
+        "    except at.DecodeError as error:\n        assert 'Hz' in str(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-c", code, str(path)]
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < fuzzer.MEGABYTES
