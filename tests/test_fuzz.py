@@ -73,7 +73,7 @@ def test_a_wrong_rate_fills_no_memory(rate, tmp_path):
     code = (
         "import resource, sys, audiotorch as at\n"
         "from audiotorch.audio.io import stream\n"
-        "for read in (at.load, lambda p: sum(b.shape[1] for b in stream(p, 1.0, 22050))):\n"
+        "for read in (at.load, lambda p: next(stream(p, 1.0, 22050))):\n"
         "    try:\n        read(sys.argv[1])\n"
         "    except at.DecodeError as error:\n        assert 'Hz' in str(error)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)\n"
