@@ -11,7 +11,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from audiotorch.audio.ffmpeg import SUFFIXES
+from audiotorch.audio.demuxer import SUFFIXES
 from audiotorch.audio.preprocess import check_rate
 from audiotorch.audio.reader import AudioFile, open_audio
 from audiotorch.audio.source import Source
