@@ -11,6 +11,7 @@ samples or raise DecodeError: no other exception, no crash, one warning a call a
 
 import argparse
 import io
+import math
 import os
 import random
 import resource
@@ -288,11 +289,12 @@ def check_case(path: Path, content: bytes, rng: random.Random) -> str:
         if not warned and not part_warned and (found is None or found[0].shape != wanted):
             raise Broken(f"{part} of {tuple(waveform.shape)}: {found and tuple(found[0].shape)}")
     if rng.random() < 0.3:
-        size = rng.choice([0.05, 0.7, 30.0])
-        blocks, _ = _call(lambda s: list(stream(s, size)), name, source())
+        size, wanted_rate = rng.choice([0.05, 0.7, 30.0]), rng.choice([None, None, 16000])
+        blocks, _ = _call(lambda s: list(stream(s, size, wanted_rate)), name, source())
+        due = n if wanted_rate is None else math.ceil(n * (wanted_rate / rate))
         n_streamed = sum(block.shape[1] for block in blocks or ())
-        if blocks is None or n_streamed != n:
-            raise Broken(f"stream: {blocks and n_streamed} samples, load: {n}")
+        if blocks is None or n_streamed != due:
+            raise Broken(f"stream at {wanted_rate}: {blocks and n_streamed} samples, load: {due}")
     return "warned" if warned else "loaded"
 
 
