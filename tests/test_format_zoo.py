@@ -201,6 +201,9 @@ def test_a_part_is_the_slice_of_the_whole(entry, loaded):
     expected, rate, warned = loaded
     n = expected.shape[1]
     tolerance = LOSSY if slack(entry.decoded[0]) else 0.0
+    if entry.decoded[0].codec == "OPUS":
+        # Its decoder keeps a memory of seconds; measured 0.0018 after lead-ins up to 2 s.
+        tolerance = 5e-3
     if warned and tolerance:
         # Behind damage a lossy decoder is in another state than when it starts there.
         tolerance = 2.0

@@ -311,4 +311,5 @@ def _bit_depth(context: Any) -> int | None:
     if name.startswith("pcm_"):
         digits = "".join(letter for letter in name.split("_")[1] if letter.isdigit())
         return int(digits) if digits else None
-    return 16 if name in _LOSSLESS and context.format.name.startswith("s16") else None
+    sixteen = context.format is not None and context.format.name.startswith("s16")
+    return 16 if name in _LOSSLESS and sixteen else None

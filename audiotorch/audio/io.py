@@ -69,8 +69,8 @@ def load(
 
     libsndfile reads what it can (WAV, FLAC, MP3, Ogg, AIFF ...), FFmpeg's libraries in the PyAV
     wheel the rest (m4a, AAC, ALAC, WMA, WebM, AC-3, AMR, the sound of videos ...). Integer samples
-    are scaled to [-1, 1). Channels are averaged first, then the average is resampled with soxr at
-    quality HQ, to `ceil(n_frames * sample_rate / file_rate)` samples.
+    are scaled to [-1, 1), channels come in WAV's order. They are averaged first, then the average
+    is resampled with soxr at quality HQ, to `ceil(n_frames * sample_rate / file_rate)` samples.
 
     Only the wanted part is decoded. It starts at the very sample; but in lossy codings and beyond
     the first minute of containers with a coarse clock (WebM, Matroska, ASF) it may be 1 ms off.

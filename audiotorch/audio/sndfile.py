@@ -17,7 +17,7 @@ import soundfile
 from audiotorch.audio.source import peek
 from audiotorch.errors import DecodeError
 
-__all__ = ["SoundFileReader"]
+__all__ = ["VORBIS_ORDER", "SoundFileReader"]
 
 Samples = npt.NDArray[np.float32]
 
@@ -31,7 +31,7 @@ _MP3_SLACK = 2 * 1152  # samples: what decoders differ by at an MP3's ends
 # An MP3 frame draws on bits of up to nine before it: after a seek, decoded without them, it is
 # silence.
 _MP3_LEAD_IN = 10 * 1152
-_OPUS_LEAD_IN = 0.08  # seconds, RFC 7845
+_OPUS_LEAD_IN = 0.08  # seconds, RFC 7845; up to 2e-3 are left after any lead-in
 _FLOATING = {"FLOAT": 32, "DOUBLE": 64}
 
 # How libsndfile's log names the declared size it corrected to what the file holds.
@@ -43,6 +43,15 @@ _DECLARED = {
     "CAF": "data",
     "W64": "riff",
     "RF64": "Riff size",
+}
+
+# Where each of WAV's channels stands in Vorbis and Opus, by their number; libsndfile leaves it so.
+VORBIS_ORDER = {
+    3: [0, 2, 1],
+    5: [0, 2, 1, 3, 4],
+    6: [0, 2, 1, 5, 3, 4],
+    7: [0, 2, 1, 6, 5, 3, 4],
+    8: [0, 2, 1, 7, 5, 6, 3, 4],
 }
 
 
@@ -72,6 +81,7 @@ class SoundFileReader:
         self.codec = "FLAC" if container == "FLAC" else self._subtype
         linear = re.fullmatch(r"(?:PCM|ALAC)_[SU]?(\d+)", self._subtype)
         self.bit_depth = int(linear.group(1)) if linear else _FLOATING.get(self._subtype)
+        self._order = VORBIS_ORDER.get(self.n_channels) if container == "OGG" else None
         # An MP3 without a length tag: its number of frames is an estimate.
         self.guessed = container == "MP3" and not _has_length_tag(handle)
         cut_ogg = _cut_ogg(handle, self._n_bytes) if container == "OGG" else None
@@ -138,7 +148,10 @@ class SoundFileReader:
             DecodeError: the decoder meets corrupt data, or gives up before the file's end.
         """
         done = 0
-        limit = limit if out is None else len(out)
+        if out is not None:
+            limit = len(out)
+        elif limit is None and self.trusted_frames is not None:
+            limit = max(0, self.trusted_frames - self.position)
         while limit is None or done < limit:
             n = _BLOCK if limit is None else min(_BLOCK, limit - done)
             try:
@@ -154,12 +167,14 @@ class SoundFileReader:
             done += len(block)
             self.position += len(block)
             yield block
-        if done != limit or self.position == self.n_frames:
+        if done != limit or self.position == self.trusted_frames:
             self._note_the_end()
 
     def _read_block(self, n_frames: int, out: Samples | None) -> Samples:
         if self._subtype != "PCM_16":
             samples: Samples = self._file.read(n_frames, dtype="float32", always_2d=True, out=out)
+            if self._order is not None:
+                samples[:] = samples[:, self._order]
             return samples
         # The same numbers as libsndfile's own conversion, which takes three times as long.
         block = self._file.read(n_frames, dtype="int16", always_2d=True)
@@ -201,11 +216,13 @@ class SoundFileReader:
         return round(_OPUS_LEAD_IN * self.sample_rate) if self.codec == "OPUS" else 0
 
     def _seek(self, target: int) -> None:
+        if self.container == "FLAC" and _false_block_size(self._handle):
+            return
         try:
             self._file.seek(target)
             self.position = target
         except soundfile.LibsndfileError:
-            # FLAC files with tags before their header or wrong block sizes: from the start.
+            # Such as FLAC with tags before its header: from the start.
             self._file.close()
             self._file = self._open()
             self.position = 0
@@ -234,6 +251,25 @@ def _cut_ogg(handle: BinaryIO, n_bytes: int) -> str | None:
     if len(page) < 27 + n_segments + sum(page[27 : 27 + n_segments]):
         return "its last Ogg page is cut"
     return None
+
+
+def _false_block_size(handle: BinaryIO) -> bool:
+    """Whether a FLAC header states another block size than its first frame.
+
+    libsndfile seeks by the header's and would land elsewhere.
+    """
+    head = peek(handle, 0, 12)
+    if head[:4] != b"fLaC" or head[8:10] != head[10:12]:
+        return False  # blocks of several sizes are sought by what the frames say
+    start = 4
+    while len(block := peek(handle, start, 4)) == 4:
+        start += 4 + int.from_bytes(block[1:], "big")
+        if block[0] & 0x80:  # the last before the frames
+            break
+    frame = peek(handle, start, 4)
+    code = frame[2] >> 4 if len(frame) == 4 else 0
+    sizes = {1: 192, **{k: 144 << k for k in range(2, 6)}, **{k: 1 << k for k in range(8, 16)}}
+    return code in sizes and sizes[code] != int.from_bytes(head[8:10], "big")
 
 
 def _has_length_tag(handle: BinaryIO) -> bool:

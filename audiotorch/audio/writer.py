@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audiotorch.audio.preprocess import check_rate
+from audiotorch.audio.sndfile import VORBIS_ORDER
 from audiotorch.errors import ParameterError
 
 __all__ = ["WRITERS", "save"]
@@ -43,7 +44,8 @@ def save(
 
     Defaults: 16-bit PCM in WAV, FLAC, AIFF, AU, CAF, W64 and RF64; Vorbis in `.ogg` and `.oga`,
     Opus in `.opus`, MPEG layer III in `.mp3`. The file appears under its name only when it is
-    complete: it is written beside it under a temporary name and then renamed.
+    complete: it is written beside it under a temporary name and then renamed. Channels are given in
+    WAV's order, also where the format has another (Vorbis, Opus).
 
     Args:
         path: where to; an existing file is replaced.
@@ -64,6 +66,8 @@ def save(
     container, encoding = _writer(path, subtype)
     check_rate("sample_rate", sample_rate)
     samples = _samples_to_write(waveform, encoding)
+    if container == "OGG" and samples.shape[1] in VORBIS_ORDER:
+        samples = samples[:, np.argsort(VORBIS_ORDER[samples.shape[1]])]
     partial = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}.part")
     try:
         with soundfile.SoundFile(
