@@ -164,7 +164,7 @@ def blocks(n: int) -> list[Block]:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz", ".CSV"])
-@pytest.mark.parametrize("numbers", [7, 1 << 18], ids=["small blocks", "large blocks"])
+@pytest.mark.parametrize("numbers", [7, 1 << 16], ids=["small blocks", "large blocks"])
 def test_table_reads_back_bit_by_bit(tmp_path, monkeypatch, suffix, numbers):
     monkeypatch.setattr("audiotorch.batch.tables._BLOCK", numbers)
     path = tmp_path / f"x{suffix}"

@@ -20,7 +20,7 @@ from audiotorch.errors import ParameterError
 
 __all__ = ["Failure", "Report", "extract_features"]
 
-_BLOCK = 1 << 18  # numbers read back at a time
+_BLOCK = 1 << 16  # numbers read back at a time
 
 
 @dataclass(frozen=True)

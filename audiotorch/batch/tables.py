@@ -17,8 +17,8 @@ from audiotorch.errors import MissingDependencyError, ParameterError
 __all__ = ["Block", "Table", "open_table"]
 
 _SECONDS = ("seconds", "start_seconds", "end_seconds")  # columns of float64; the others are 32 bits
-_BLOCK = 1 << 18  # numbers of a block; as text they take a hundred bytes each
-_ROW_GROUP = 1 << 22  # numbers of a Parquet row group
+_BLOCK = 1 << 16  # numbers of a block; as text they take 200 bytes each
+_ROW_GROUP = 1 << 20  # numbers of a Parquet row group
 
 
 class Block(NamedTuple):
