@@ -100,7 +100,9 @@ class Measures:
                 continue
             segment = _SEGMENT_FRAMES * self.frame
             count, total, longest, at = find_flat_tops(samples, runs, first, last, segment)
-            if count and (self.first_flat_top < 0 or self.n_frames + at - first < self.first_flat_top):
+            if count and (
+                self.first_flat_top < 0 or self.n_frames + at - first < self.first_flat_top
+            ):
                 self.first_flat_top = self.n_frames + at - first
             self.n_flat_tops += count
             self.n_in_flat_tops += total

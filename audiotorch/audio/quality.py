@@ -85,7 +85,9 @@ class QualityMeter:
         known = {field.name for field in dataclasses.fields(Thresholds)}
         for name in thresholds:
             if name not in known:
-                raise ParameterError(f"{name}: no such threshold; known: {', '.join(sorted(known))}")
+                raise ParameterError(
+                    f"{name}: no such threshold; known: {', '.join(sorted(known))}"
+                )
         self.thresholds = Thresholds(**thresholds)
         self._measures = Measures(
             self.sample_rate, n_channels, self.thresholds.clip_level, self.thresholds.silence_db
