@@ -43,7 +43,8 @@ class Thresholds:
         max_dc_offset: mean of a channel, of full scale.
         dead_channel_db: level of a dead channel against the loudest one.
         min_peak_db: peak in dBFS.
-        min_snr_db: estimated signal-to-noise ratio.
+        min_snr_db: estimated signal-to-noise ratio. None by default: rain or a machine is all
+            steady sound, and only you know whether that is the noise. For speech 10 is fair.
         min_bandwidth: share of half the sample rate; at most 0.6 counts from 32 kHz on, where
             lossy codecs cut off more than that without harm.
     """
@@ -57,7 +58,7 @@ class Thresholds:
     max_dc_offset: float = 0.01
     dead_channel_db: float = -60.0
     min_peak_db: float = -40.0
-    min_snr_db: float = 0.0
+    min_snr_db: float = -math.inf
     min_bandwidth: float = 0.8
 
     def __post_init__(self) -> None:
@@ -155,8 +156,7 @@ class Evidence:
         first_flat_top: seconds.
         first_non_finite: seconds.
         cliff_hz: of the spectrum, or None.
-        bends: second differences on steep slopes: at most two steps, up to eight, more.
-        dynamics_db: 95th against 10th percentile of the frames' levels.
+        bends: second differences on steep slopes: up to 2 steps, 8, 34, and more.
     """
 
     n_near_full: int
@@ -164,8 +164,7 @@ class Evidence:
     first_flat_top: float
     first_non_finite: float
     cliff_hz: float | None
-    bends: tuple[int, int, int]
-    dynamics_db: float
+    bends: tuple[int, ...]
 
 
 def judge(quality: Quality, evidence: Evidence, thresholds: Thresholds) -> tuple[Finding, ...]:
@@ -183,7 +182,7 @@ def judge(quality: Quality, evidence: Evidence, thresholds: Thresholds) -> tuple
         *_levels(quality, thresholds),
         *_clipping(quality, evidence, thresholds),
         *_channels(quality, thresholds),
-        *_noise(quality, evidence, thresholds),
+        *_noise(quality, thresholds),
         *_bandwidth(quality, evidence, thresholds),
     ]
     if quality.n_dropouts:
@@ -274,9 +273,13 @@ def _channels(quality: Quality, thresholds: Thresholds) -> Iterator[Finding]:
         yield Finding("identical_channels", f"Channels {', '.join(pairs)} are equal: {advice}.")
 
 
-def _noise(quality: Quality, evidence: Evidence, thresholds: Thresholds) -> Iterator[Finding]:
+def _noise(quality: Quality, thresholds: Thresholds) -> Iterator[Finding]:
     if quality.snr_db < thresholds.min_snr_db:
-        yield Finding("noisy", f"{quality.snr_db:.1f} {evidence.dynamics_db}")
+        yield Finding(
+            "noisy",
+            f"It stands {quality.snr_db:.1f} dB over its steady background, less than "
+            f"{thresholds.min_snr_db:g}: record closer, or see whether it can still be used.",
+        )
 
 
 def _bandwidth(quality: Quality, evidence: Evidence, thresholds: Thresholds) -> Iterator[Finding]:
@@ -292,11 +295,12 @@ def _bandwidth(quality: Quality, evidence: Evidence, thresholds: Thresholds) -> 
             f"{2 * evidence.cliff_hz:.0f} Hz material.",
         )
         return
-    small, medium, large = evidence.bends
-    total = small + medium + large
-    if total >= 500 and small >= 0.2 * total and large >= 0.1 * total and medium <= small / 4:
+    # Natural bends thin out evenly. Interpolated ones are none, or of any size; where there is
+    # none of middle size either, the samples themselves are coarse.
+    total, (none, tiny, small, _) = sum(evidence.bends), evidence.bends
+    if none >= max(100, 0.2 * total, 4 * tiny) and small >= max(20, 2 * tiny):
         yield Finding(
             "low_bandwidth",
-            f"{small / total:.0%} of its steep samples lie on straight lines: it was upsampled by "
+            f"{none / total:.0%} of its steep samples lie on straight lines: it was upsampled by "
             "linear interpolation; go back to the original.",
         )

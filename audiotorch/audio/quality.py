@@ -19,6 +19,7 @@ __all__ = ["Finding", "Quality", "QualityMeter", "Thresholds", "check"]
 _BEFORE_SECONDS = 0.006  # around a piece, so that a hole of half a second is seen whole
 _AFTER_SECONDS = 0.51
 _MARGIN = 32
+_FEWEST_LEVELS = 10  # frames; fewer have no quietest tenth
 _EQUAL = 1e-4  # of the level: channels that differ by less, -80 dB, are one
 _ROUNDING = 0.6 / 32768  # RMS of the difference that rounding to 16 bits makes
 _LOUD_FOR_ROUNDING = 20 / 32768
@@ -169,7 +170,6 @@ def _conclude(measures: Measures, thresholds: Thresholds) -> Quality:
     heard = mean_power > 0 and measures.n_spectra > 0
     spectrum = measures.spectrum / max(1, measures.n_spectra)
     cliff = find_cliff(spectrum, rate, mean_power) if heard else None
-    snr, dynamics = _snr(measures, mean_power)
     quality = Quality(
         sample_rate=rate,
         n_channels=n_channels,
@@ -188,7 +188,7 @@ def _conclude(measures: Measures, thresholds: Thresholds) -> Quality:
         dead_channels=dead,
         identical_channels=same,
         inverted_channels=inverted,
-        snr_db=snr,
+        snr_db=_snr(measures, mean_power),
         bandwidth_hz=bandwidth(spectrum, rate) if heard else math.nan,
         n_dropouts=measures.n_dropouts,
         dropout_seconds=tuple(at / rate for at in measures.dropouts),
@@ -199,8 +199,7 @@ def _conclude(measures: Measures, thresholds: Thresholds) -> Quality:
         first_flat_top=measures.first_flat_top / rate,
         first_non_finite=measures.first_non_finite / rate,
         cliff_hz=cliff,
-        bends=(int(measures.bends[0]), int(measures.bends[1]), int(measures.bends[2])),
-        dynamics_db=dynamics,
+        bends=tuple(measures.bends.tolist()),
     )
     findings = judge(quality, evidence, thresholds)
     if any(finding.name == "low_bandwidth" for finding in findings) and cliff is not None:
@@ -241,10 +240,10 @@ def _compare_channels(
     return dead, tuple(pairs[0]), tuple(pairs[1])
 
 
-def _snr(measures: Measures, mean_power: float) -> tuple[float, float]:
-    """Signal-to-noise ratio, and range of levels, from how the frames' levels are spread."""
-    if measures.levels.sum() < 10:
-        return math.nan, math.nan
-    floor_db, top_db = measures.level_below(0.1), measures.level_below(0.95)
-    floor = 10 ** (floor_db / 10)
-    return _decibels(max(mean_power / floor - 1, 1e-3)), top_db - floor_db
+def _snr(measures: Measures, mean_power: float) -> float:
+    """Mean power over that of the steady background, below which a tenth of the frames lies."""
+    if measures.levels.sum() < _FEWEST_LEVELS:
+        return math.nan
+    floor = 10 ** (measures.level_below(0.1) / 10)
+    # Steady sound comes out near 0 dB and below, where the ratio says nothing any more.
+    return _decibels(max(mean_power / floor - 1, 0.1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Runs", "find_dropouts", "find_flat_tops", "find_runs"]
+__all__ = ["FlatTops", "Runs", "find_dropouts", "find_flat_tops", "find_runs"]
 
 Samples = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
@@ -46,15 +46,29 @@ def find_runs(samples: Samples) -> Runs:
     return Runs(edges[::2], edges[1::2] + 2)
 
 
-def find_flat_tops(
-    samples: Samples, runs: Runs, first: int, last: int, segment: int
-) -> tuple[int, int, int, int]:
-    """Count the plateaus that clipping leaves, at whatever level.
+@dataclass(frozen=True)
+class FlatTops:
+    """Where a waveform was cut off at a level.
+
+    Attributes:
+        count: how many of its peaks.
+        longest: samples in the longest plateau.
+        first: index of the first plateau, or -1.
+    """
+
+    count: int = 0
+    longest: int = 0
+    first: int = -1
+
+
+def find_flat_tops(samples: Samples, runs: Runs, first: int, last: int, segment: int) -> FlatTops:
+    """Count the peaks that clipping cut off, at whatever level.
 
     A plateau is a run at the highest or lowest value of its segment, with a steep fall at both
     ends: a clipped wave arrives there with speed. A smooth peak that rounding made flat falls by
     one or two quantisation steps; the step is measured on the segment's own values near the
-    plateau, so that 8-bit, companded and quiet recordings are judged by theirs.
+    plateau, so that 8-bit, companded and quiet recordings are judged by theirs. Where there is a
+    plateau, the shorter peaks that end at exactly its level count too.
 
     Args:
         samples: `(time,)`
@@ -62,50 +76,44 @@ def find_flat_tops(
         first: runs that start before this index are left out.
         last: and those that start at it or later.
         segment: samples per segment; the gain may change from one to the next.
-
-    Returns:
-        Number of plateaus, samples in them, length of the longest, index of the first (or -1).
     """
-    found = (runs.starts >= max(first, 1)) & (runs.starts < last) & (runs.stops < len(samples))
-    starts, stops = runs.starts[found], runs.stops[found]
-    found = samples[starts] != 0
-    starts, stops = starts[found], stops[found]
-    lengths: list[int] = []
-    first_index = -1
-    for number in np.unique((starts - first) // segment):
-        begin = first + int(number) * segment
-        part = samples[begin : min(begin + segment, last)]
-        inside = (starts >= begin) & (starts < begin + segment)
+    inside = (runs.starts >= max(first, 1)) & (runs.starts < last) & (runs.stops < len(samples))
+    inside &= samples[runs.starts] != 0
+    starts, stops = runs.starts[inside], runs.stops[inside]
+    found = FlatTops()
+    for number in np.unique((starts - first) // segment).tolist():
+        begin, end = first + number * segment, min(first + (number + 1) * segment, last)
+        here = (starts >= begin) & (starts < end)
         for sign in (1, -1):
-            tops = _plateaus(samples, part, starts[inside], stops[inside], sign)
-            if len(tops):
-                lengths += [int(stop - start) for start, stop in tops]
-                at = int(tops[0, 0])
-                first_index = at if first_index < 0 else min(first_index, at)
-    return len(lengths), sum(lengths), max(lengths, default=0), first_index
+            tops = _tops_of_segment(samples, begin, end, starts[here], stops[here], sign)
+            if tops.count:
+                found = FlatTops(
+                    found.count + tops.count,
+                    max(found.longest, tops.longest),
+                    tops.first if found.first < 0 else min(found.first, tops.first),
+                )
+    return found
 
 
-def _plateaus(
-    samples: Samples, part: Samples, starts: Indices, stops: Indices, sign: int
-) -> Indices:
-    """Runs `(n, 2)` at the top of one segment (with sign -1, at its bottom) that fall steeply."""
-    nothing = np.zeros((0, 2), np.intp)
-    level = sign * np.nanmax(sign * part)
-    if sign * level <= 0:
-        return nothing
-    at_level = samples[starts] == level
+def _tops_of_segment(
+    samples: Samples, begin: int, end: int, starts: Indices, stops: Indices, sign: int
+) -> FlatTops:
+    """Flat tops of one segment (with sign -1, its flat bottoms)."""
+    part = sign * samples[begin:end]
+    level = np.nanmax(part)
+    at_level = sign * samples[starts] == level
     starts, stops = starts[at_level], stops[at_level]
-    if len(starts) == 0:
-        return nothing
-    upper = np.unique(part[sign * part >= sign * level / 2])
-    if len(upper) < 2:
-        return nothing
-    step = np.diff(upper.astype(np.float64)).min()
-    falls = sign * np.stack([level - samples[starts - 1], level - samples[stops]])
-    steep = falls.min(axis=0) >= (_STEPS_DEEP - 0.5) * step
-    if not steep.any() or sign * level < (_STEPS_HIGH - 0.5) * step:
-        return nothing
-    return np.stack([starts[steep], stops[steep]], axis=1)
+    upper = np.unique(part[part >= level / 2]).astype(np.float64)
+    if len(starts) == 0 or level <= 0 or len(upper) < 2:
+        return FlatTops()
+    step = np.diff(upper).min()
+    falls = level - sign * np.maximum(sign * samples[starts - 1], sign * samples[stops])
+    steep = falls >= (_STEPS_DEEP - 0.5) * step
+    if not steep.any() or level < (_STEPS_HIGH - 0.5) * step:
+        return FlatTops()
+    flat = part == level
+    count = int(flat[0]) + int((flat[1:] & ~flat[:-1]).sum())
+    return FlatTops(count, int((stops - starts)[steep].max()), int(starts[steep][0]))
 
 
 def find_dropouts(
