@@ -1,75 +1,19 @@
-"""What libsndfile cannot read, through FFmpeg's libraries inside the PyAV wheel.
-
-FFmpeg gets the bytes of one open file, and an explicit list of containers and audio codecs: no
-playlist, no script that names other files, no network, no video decoder.
-"""
+"""What libsndfile cannot read, through FFmpeg's libraries inside the PyAV wheel."""
 
 import collections
 import itertools
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from audiotorch.audio.demuxer import CONTAINERS, ffmpeg_reason, open_container
 from audiotorch.errors import DecodeError
 
-__all__ = ["SUFFIXES", "FFmpegReader"]
+__all__ = ["FFmpegReader"]
 
 Samples = npt.NDArray[np.float32]
-
-# FFmpeg's name of a container -> ours. What is not here is refused: scripts, playlists, and
-# headerless streams that any bytes would pass for.
-_CONTAINERS = {
-    "aac": "AAC",
-    "ac3": "AC3",
-    "aiff": "AIFF",
-    "amr": "AMR",
-    "ape": "APE",
-    "asf": "ASF",
-    "au": "AU",
-    "avi": "AVI",
-    "caf": "CAF",
-    "dsf": "DSF",
-    "dts": "DTS",
-    "dtshd": "DTSHD",
-    "eac3": "EAC3",
-    "flac": "FLAC",
-    "flv": "FLV",
-    "iff": "IFF",
-    "loas": "LOAS",
-    "matroska,webm": "MATROSKA",
-    "mlp": "MLP",
-    "mov,mp4,m4a,3gp,3g2,mj2": "MP4",
-    "mp3": "MP3",
-    "mpc": "MPC",
-    "mpc8": "MPC",
-    "mpeg": "MPEG",
-    "mpegts": "MPEGTS",
-    "mxf": "MXF",
-    "nistsphere": "NIST",
-    "nut": "NUT",
-    "ogg": "OGG",
-    "oma": "OMA",
-    "qcp": "QCP",
-    "shn": "SHN",
-    "tak": "TAK",
-    "truehd": "TRUEHD",
-    "tta": "TTA",
-    "voc": "VOC",
-    "w64": "W64",
-    "wav": "WAV",
-    "wsd": "WSD",
-    "wv": "WAVPACK",
-    "xwma": "XWMA",
-}
-SUFFIXES: tuple[str, ...] = tuple(
-    ".m4a .m4b .mp4 .m4v .mov .3gp .3g2 .aac .ac3 .eac3 .ec3 .amr .ape .wma .asf .wmv .avi .dsf "
-    ".dts .flv .mka .mkv .webm .weba .mp2 .mpc .mpg .mpeg .mts .m2ts .mxf .spx .tak .tta "
-    ".wv".split()
-)
-"""Lower-case suffixes of the files that only FFmpeg reads."""
 
 # Streams without a table of contents: their stated length is a guess from the bit rate.
 _RAW = {"AAC", "AC3", "AMR", "DTS", "DTSHD", "EAC3", "LOAS", "MLP", "MP3", "TRUEHD", "MPEG"}
@@ -80,7 +24,6 @@ _INEXACT_SLACK = 0.25  # seconds, where the container's clock is coarser than a 
 _LEAD_IN = 0.5  # seconds that a lossy decoder needs to settle after a seek
 _NEAR = 60.0  # seconds up to which decoding is quick enough to make a coarse seek needless
 _HOPELESS = 200  # packets in a row that cannot be decoded
-_BUFFER = 1 << 17  # bytes that FFmpeg asks of the file at a time
 _MAX_CHANNELS = 1024  # as libsndfile
 
 
@@ -116,7 +59,7 @@ class FFmpegReader:
                 f"{name}: {self.n_channels} channels at {self.sample_rate} Hz cannot be; its "
                 "header is corrupt"
             )
-        self.container = _CONTAINERS[self._container.format.name]
+        self.container = CONTAINERS[self._container.format.name]
         self.codec = context.codec.canonical_name
         self.bit_depth = _bit_depth(context)
         self._layout = (context if first is None else first).layout
@@ -128,53 +71,11 @@ class FFmpegReader:
 
     def _open(self) -> None:
         """Open the container from its start; also sets off a new decoding."""
-        import av
-
-        self._handle.seek(0)
-        # Raw FLAC frames are known by their suffix alone; their checksums refuse anything else.
-        hint = "flac" if self.label.lower().endswith(".flac") else None
-        try:
-            try:
-                self._container = self._demuxer(None)
-            except av.error.InvalidDataError:
-                if hint is None:
-                    raise
-                self._handle.seek(0)
-                self._container = self._demuxer(hint)
-        except (av.error.FFmpegError, ValueError, OSError) as error:
-            raise DecodeError(
-                f"{self.label}: not a readable audio file: {_reason(error)}; check that it is "
-                "whole, and convert what is rare to WAV or FLAC"
-            ) from error
-        tracks = self._container.streams.audio
-        if not tracks or tracks[0].codec_context is None:
-            self._container.close()
-            reason = "its sound is in a coding that FFmpeg lacks" if tracks else "it holds no sound"
-            raise DecodeError(f"{self.label}: not a readable audio file: {reason}")
-        self._stream = tracks[0]
-        self._stream.codec_context.thread_count = 1  # callers decode several files at a time
-        for other in self._container.streams:
-            if other is not self._stream:
-                other.discard = av.stream.Discard.all
+        self._container, self._stream = open_container(self._handle, self.label)
+        self._n_packets = 0
         self._n_lost = 0
         self._last_error = "frames are missing"
         self._decoded = self._decode()
-
-    def _demuxer(self, container: str | None) -> Any:
-        import av
-
-        return av.open(
-            self._handle,
-            format=container,
-            container_options={
-                "format_whitelist": ",".join(_CONTAINERS),
-                "codec_whitelist": _audio_codecs(),
-                "protocol_whitelist": "none",
-            },
-            io_open=_refuse_other_files,
-            metadata_errors="replace",
-            buffer_size=_BUFFER,
-        )
 
     def _decode(self) -> Iterator[Any]:
         """Decoded frames; packets that cannot be decoded are counted where no frame follows."""
@@ -188,12 +89,13 @@ class FFmpegReader:
                 frames = [] if packet is None else packet.decode()
             except (av.error.FFmpegError, ValueError) as error:
                 self._n_lost += 1
-                self._last_error = _reason(error)
+                self._last_error = ffmpeg_reason(error)
                 if self._n_lost >= _HOPELESS:
                     break
                 continue
             if packet is None:
                 break
+            self._n_packets += packet.size > 0
             for frame in frames:
                 # Without a packet it is the decoder's rest.
                 if started and packet.size and (self._n_lost or self._n_missing(frame)):
@@ -241,24 +143,37 @@ class FFmpegReader:
         return bool(base and (1 / base) % self.sample_rate == 0)
 
     @property
-    def n_frames(self) -> int | None:
-        """Samples per channel that the container states; None where it states none."""
+    def _lossless(self) -> bool:
+        return self.codec in _LOSSLESS or self.codec.startswith("pcm_")
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it is a bare stream of packets, whose length nothing states."""
+        return self.container in _RAW
+
+    @property
+    def trusted_frames(self) -> int | None:
+        """Samples per channel that the container states; None where it guesses or states none."""
         stream = self._stream
-        if self.container in _RAW or self._n_first == 0:
+        if self.is_raw or self._n_first == 0:
             return None
-        if self._exact and stream.duration:
+        # An AVI's length is that of its longest track.
+        if self._exact and self.container != "AVI" and stream.duration:
             return int(stream.duration * stream.time_base * self.sample_rate)
-        if self.codec not in _LOSSLESS and self._container.duration:
+        if not self._lossless and self._container.duration:
             return round(self._container.duration * self.sample_rate / 1_000_000)
         return None
 
-    def count(self) -> int:
-        """Samples per channel, decoded where the container does not state them."""
-        stated = self.n_frames
-        if stated is not None:
-            return stated
-        collections.deque(self.blocks(), maxlen=0)
-        return self.position
+    def count_packets(self) -> int:
+        """Samples per channel, as many packets as the first; found without decoding them."""
+        import av
+
+        try:
+            for packet in self._container.demux(self._stream):
+                self._n_packets += packet.size > 0
+        except av.error.FFmpegError as error:
+            self.damage = f"its end cannot be read: {ffmpeg_reason(error)}"
+        return self._n_packets * self._n_first
 
     def blocks(self, limit: int | None = None) -> Iterator[Samples]:
         """Decode on, at most `limit` samples, a block `(time, channel)` at a time."""
@@ -306,14 +221,14 @@ class FFmpegReader:
             raise DecodeError(
                 f"{self.label}: changes to {frame.layout.nb_channels} channels at "
                 f"{frame.sample_rate} Hz after {self.position / self.sample_rate:.3f} s, which "
-                f"cannot be followed: {_reason(error)}"
+                f"cannot be followed: {ffmpeg_reason(error)}"
             ) from error
         blocks = [part.to_ndarray().T for part in parts]
         return np.concatenate([np.zeros((0, self.n_channels), np.float32), *blocks])
 
     def _note_the_end(self) -> None:
         """Compare what came with what was stated."""
-        stated = self.n_frames
+        stated = self.trusted_frames
         slack = _SLACK if self._exact else int(_INEXACT_SLACK * self.sample_rate)
         if n_beyond := self._n_beyond():
             self.damage = f"{n_beyond} of its packets lie past the file's end"
@@ -329,8 +244,10 @@ class FFmpegReader:
         beyond the first minute, as exact as that clock.
         """
         ahead = start - self.position
-        far = ahead > _NEAR * self.sample_rate
-        if ahead > 2 * self.sample_rate and (self._exact or (far and self.codec not in _LOSSLESS)):
+        far = ahead > _NEAR * self.sample_rate and not self._lossless
+        # After a seek FFmpeg only estimates where in an Ogg page it is.
+        exact = self._exact and self.container != "OGG"
+        if ahead > 2 * self.sample_rate and (exact or far):
             self._seek(start)
         collections.deque(self.blocks(start - self.position), maxlen=0)
 
@@ -338,7 +255,7 @@ class FFmpegReader:
         """Decode from before a sample on; where that fails, from the start."""
         import av
 
-        lead_in = 0 if self.codec in _LOSSLESS else int(_LEAD_IN * self.sample_rate)
+        lead_in = 0 if self._lossless else int(_LEAD_IN * self.sample_rate)
         seconds = (self._origin + max(0, start - lead_in)) / self.sample_rate
         base = self._stream.time_base
         try:
@@ -390,30 +307,3 @@ def _bit_depth(context: Any) -> int | None:
         digits = "".join(letter for letter in name.split("_")[1] if letter.isdigit())
         return int(digits) if digits else None
     return 16 if name in _LOSSLESS and context.format.name.startswith("s16") else None
-
-
-@lru_cache(maxsize=1)
-def _audio_codecs() -> str:
-    """Every audio decoder, and with that no other."""
-    import av
-
-    names = []
-    for name in av.codecs_available:
-        try:
-            decoder = av.codec.Codec(name, "r")
-        except av.codec.codec.UnknownCodecError:  # it only encodes
-            continue
-        if decoder.type == "audio":
-            names.append(name)
-    return ",".join(sorted(names))
-
-
-def _refuse_other_files(url: str, *_: object) -> NoReturn:
-    raise PermissionError(f"this file names another, {url!r}")
-
-
-def _reason(error: Exception) -> str:
-    """FFmpeg's own words, without its numbers and our handle's missing name."""
-    log = getattr(error, "log", None)
-    text = log[2].strip() if log else getattr(error, "strerror", None) or str(error)
-    return str(text)

@@ -11,7 +11,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from audiotorch.audio.ffmpeg import SUFFIXES
+from audiotorch.audio.demuxer import SUFFIXES
 from audiotorch.audio.preprocess import check_rate
 from audiotorch.audio.reader import AudioFile, open_audio
 from audiotorch.audio.source import Source
@@ -180,11 +180,9 @@ def info(source: Source) -> AudioInfo:
         DecodeError: as `load`, as far as the header tells.
     """
     with open_audio(source) as file:
-        # libsndfile may know a header and not what follows it.
-        next(file.blocks(1), None)
-        reader = file.reader
-        n_frames = reader.count()
+        n_frames = file.count()
         file.warn_of_damage()
+        reader = file.reader
         return AudioInfo(
             file=reader.label,
             sample_rate=reader.sample_rate,

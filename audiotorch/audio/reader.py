@@ -1,5 +1,6 @@
 """One recording open for reading: libsndfile's reader, or FFmpeg's where that one gives up."""
 
+import collections
 import os
 import warnings
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ class AudioFile:
 
     @property
     def reader(self) -> SoundFileReader | FFmpegReader:
-        """Who reads now; knows `sample_rate n_channels n_frames container codec bit_depth`."""
+        """Who reads now; knows `container codec bit_depth`."""
         return self._reader
 
     @property
@@ -108,14 +109,28 @@ class AudioFile:
         """Decode on, at most `limit` samples, as one array `(time, channel)`."""
         reader = self._reader
         out = None
-        if isinstance(reader, SoundFileReader) and reader.plausible:
-            rest = max(0, (reader.n_frames or 0) - reader.position)
+        if isinstance(reader, SoundFileReader) and reader.trusted_frames is not None:
+            rest = max(0, reader.trusted_frames - reader.position)
             size = rest if limit is None else min(limit, rest)
             out = np.empty((size, reader.n_channels), np.float32)
         blocks = list(self.blocks(limit, out))
         if out is not None and self._reader is reader:
             return out[: sum(len(block) for block in blocks)]
         return np.concatenate([np.empty((0, self.n_channels), np.float32), *blocks])
+
+    def count(self) -> int:
+        """Samples per channel, by the header; else packets or, at last, samples are counted."""
+        # libsndfile may know a header and not what follows it.
+        next(self.blocks(1), None)
+        reader = self._reader
+        if isinstance(reader, SoundFileReader) and reader.guessed:
+            return FFmpegReader(self._handle, self.label).count_packets()
+        if isinstance(reader, FFmpegReader) and reader.is_raw:
+            return reader.count_packets()
+        if reader.trusted_frames is not None:
+            return reader.trusted_frames
+        collections.deque(self.blocks(), maxlen=0)
+        return self.position
 
     def skip_to(self, start: int) -> None:
         """Move forward to a sample, or to the end where that lies before it."""

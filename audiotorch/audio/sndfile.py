@@ -77,13 +77,38 @@ class SoundFileReader:
                 f"{name}: not a readable audio file: {reason or 'Its header is corrupt.'}"
             ) from error
         file = self._file
+        # SoundFile looks these two up in its tables at each access.
+        container, self._subtype = file.format, file.subtype
         self.sample_rate = int(file.samplerate)
         self.n_channels = int(file.channels)
-        self.container = "WAV" if file.format == "WAVEX" else file.format
-        self.codec = "FLAC" if file.format == "FLAC" else file.subtype
-        linear = re.fullmatch(r"(?:PCM|ALAC)_[SU]?(\d+)", file.subtype)
-        self.bit_depth = int(linear.group(1)) if linear else _FLOATING.get(file.subtype)
-        self.damage = _cut_container(file, handle) or _cut_ogg(handle, self._n_bytes)
+        self.container = "WAV" if container == "WAVEX" else container
+        self.codec = "FLAC" if container == "FLAC" else self._subtype
+        linear = re.fullmatch(r"(?:PCM|ALAC)_[SU]?(\d+)", self._subtype)
+        self.bit_depth = int(linear.group(1)) if linear else _FLOATING.get(self._subtype)
+        # An MP3 without a length tag: its number of frames is an estimate.
+        self.guessed = container == "MP3" and not _has_length_tag(handle)
+        cut_ogg = _cut_ogg(handle, self._n_bytes) if container == "OGG" else None
+        self.damage = cut_ogg or self._cut_container(container)
+
+    def _cut_container(self, container: str) -> str | None:
+        """What is wrong with a file that declares more audio than follows its header."""
+        declared = found = 0
+        frame_bytes = self.n_channels * (self.bit_depth or 8) // 8
+        if container in _DECLARED:
+            pattern = rf"^\s*{_DECLARED[container]}\s*:\s*(\d+)\s*\(should be (\d+)\)"
+            cut = re.search(pattern, self._file.extra_info, re.MULTILINE)
+            if cut is not None:
+                declared, found = int(cut.group(1)), int(cut.group(2))
+        elif container == "NIST":
+            stated = re.search(rb"sample_count -i (\d+)", peek(self._handle, 0, 1024))
+            declared = int(stated.group(1)) * frame_bytes if stated else 0
+            found = self._file.frames * frame_bytes
+        elif container == "VOC" and "truncated file" in self._file.extra_info:
+            return "its last block is cut"
+        # A writer may count a pad byte that it did not write: less than one frame is nothing lost.
+        if found + frame_bytes <= declared < _PLACEHOLDER:
+            return f"its header declares {declared} bytes of audio, the file holds {found}"
+        return None
 
     @property
     def n_frames(self) -> int | None:
@@ -91,16 +116,11 @@ class SoundFileReader:
         return None if self._file.frames >= _UNKNOWN else int(self._file.frames)
 
     @property
-    def plausible(self) -> bool:
-        """Whether the header's frame count may be true, given the file's size."""
-        return bool(self._file.frames * self.n_channels <= _DENSEST * self._n_bytes)
-
-    def count(self) -> int:
-        """Samples per channel, decoded where the header's number cannot be believed."""
-        if self.plausible and self.n_frames is not None:
-            return self.n_frames
-        collections.deque(self.blocks(), maxlen=0)
-        return self.position
+    def trusted_frames(self) -> int | None:
+        """The header's number where it may be true, given the file's size."""
+        n_frames = self.n_frames
+        plausible = (n_frames or 0) * self.n_channels <= _DENSEST * self._n_bytes
+        return n_frames if plausible else None
 
     def blocks(self, limit: int | None = None, out: Samples | None = None) -> Iterator[Samples]:
         """Decode on, at most `limit` samples, a block `(time, channel)` at a time.
@@ -134,7 +154,7 @@ class SoundFileReader:
             self._note_the_end()
 
     def _read_block(self, n_frames: int, out: Samples | None) -> Samples:
-        if self._file.subtype != "PCM_16":
+        if self._subtype != "PCM_16":
             samples: Samples = self._file.read(n_frames, dtype="float32", always_2d=True, out=out)
             return samples
         # The same numbers as libsndfile's own conversion, which takes three times as long.
@@ -144,14 +164,15 @@ class SoundFileReader:
 
     def _note_the_end(self) -> None:
         """Compare what came with what the header promises, and with where the file ends."""
+        n_frames = self.n_frames
+        if not self.guessed:
+            slack = _MP3_SLACK if self.container == "MP3" else 0
+            if n_frames is not None and self.position + slack < n_frames:
+                self.damage = f"{n_frames} frames promised, {self.position} decoded"
+            return
         stop = self._handle.tell()
-        lossy = self._file.format == "MP3"
-        exact = not lossy or _has_length_tag(self._handle)
-        promised = self.n_frames
-        slack = _MP3_SLACK if lossy else 0
-        if exact and promised is not None and self.position + slack < promised:
-            self.damage = f"{promised} frames promised, {self.position} decoded"
-        if not exact and self._n_bytes - stop > max(_TAGS, self._n_bytes // 50):
+        # libsndfile never gives more than its guess.
+        if self.position == n_frames or self._n_bytes - stop > max(_TAGS, self._n_bytes // 50):
             raise DecodeError(
                 f"{self.label}: the MP3 decoder stopped at byte {stop} of {self._n_bytes}, after "
                 f"{self.position} frames; convert the file to WAV or FLAC with a tool that can "
@@ -160,9 +181,9 @@ class SoundFileReader:
 
     def skip_to(self, start: int) -> None:
         """Move forward to a sample, or to the end where that lies before it."""
-        lead_in = 0
-        if self.plausible and self.n_frames is not None:
-            start = min(start, self.n_frames)
+        n_frames = self.trusted_frames
+        if n_frames is not None:
+            start = min(start, n_frames)
             lead_in = min(start - self.position, _MP3_LEAD_IN if self.container == "MP3" else 0)
             if start - lead_in > self.position:
                 self._file.seek(start - lead_in)
@@ -184,33 +205,8 @@ class _Unseekable(soundfile.SoundFile):
         return False
 
 
-def _cut_container(file: soundfile.SoundFile, handle: BinaryIO) -> str | None:
-    """What is wrong with a file whose container declares more audio than follows its header."""
-    declared = found = 0
-    linear = re.search(r"(\d+)$", file.subtype)
-    bits = int(linear.group(1)) if linear else _FLOATING.get(file.subtype, 8)
-    frame_bytes = file.channels * max(8, bits) // 8
-    if file.format in _DECLARED:
-        pattern = rf"^\s*{_DECLARED[file.format]}\s*:\s*(\d+)\s*\(should be (\d+)\)"
-        cut = re.search(pattern, file.extra_info, re.MULTILINE)
-        if cut is not None:
-            declared, found = int(cut.group(1)), int(cut.group(2))
-    elif file.format == "NIST":
-        stated = re.search(rb"sample_count -i (\d+)", peek(handle, 0, 1024))
-        declared = int(stated.group(1)) * frame_bytes if stated else 0
-        found = file.frames * frame_bytes
-    elif file.format == "VOC" and "truncated file" in file.extra_info:
-        return "its last block is cut"
-    # A writer may count a pad byte that it did not write: less than one frame is nothing lost.
-    if found + frame_bytes <= declared < _PLACEHOLDER:
-        return f"its header declares {declared} bytes of audio, the file holds {found}"
-    return None
-
-
 def _cut_ogg(handle: BinaryIO, n_bytes: int) -> str | None:
     """What is wrong with an Ogg file cut inside a page, which the decoder would just drop."""
-    if peek(handle, 0, 4) != b"OggS":
-        return None
     tail = peek(handle, max(0, n_bytes - _OGG_PAGE), _OGG_PAGE)
     page = tail[tail.rfind(b"OggS\0") :]
     # A page is 27 bytes of header, its segment table, and the segments' bytes.

@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from audiotorch.cli.bench import add_bench
 from audiotorch.cli.check import add_check
@@ -38,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     print_any_text()
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["train"]:
             # Hydra has its own grammar (`key=value`, `--multirun`) and its own --help.
@@ -58,6 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain("interrupted")
         return INTERRUPTED
     return status
+
+
+def _show_warning(message: Warning | str, *details: Any, **_: Any) -> None:
+    """Our own warnings are for users, in a line; others are for who wrote what they are about."""
+    if isinstance(message, AudioTorchError):
+        complain(str(message))
+    else:
+        print(warnings.formatwarning(message, *details[:3]), end="", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):

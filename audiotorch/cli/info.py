@@ -67,11 +67,17 @@ def _describe(file: str) -> dict[str, Any]:
 
 def _print_audio_table(rows: Sequence[dict[str, Any]]) -> None:
     width = file_width(row["file"] for row in rows)
-    print(f"{'file':{width}}  {'Hz':>6}  channels  {'seconds':>9}  container  codec")
+    kind_width = max([len("container"), *(len(row["container"]) for row in rows)])
+    codec_width = max([len("codec"), *(len(row["codec"]) for row in rows)])
+    print(
+        f"{'file':{width}}  {'Hz':>6}  channels  {'seconds':>9}  "
+        f"{'container':{kind_width}}  {'codec':{codec_width}}  bits"
+    )
     for row in rows:
         print(
             f"{printable(row['file']):{width}}  {row['sample_rate']:6d}  {row['n_channels']:8d}  "
-            f"{row['duration_seconds']:9.3f}  {row['container']:9}  {row['codec']}"
+            f"{row['duration_seconds']:9.3f}  {row['container']:{kind_width}}  "
+            f"{row['codec']:{codec_width}}  {row['bit_depth'] or '':>4}"
         )
 
 
