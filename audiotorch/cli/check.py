@@ -149,7 +149,7 @@ def _finding_lines(
             f"{finding['message']}: {_some([file[len(start) :] for file in finding['files']])}"
             for finding in found
         ]
-    elif name in ("unreadable", "truncated", "bad_row", "lying") or found[0]["reasons"]:
+    elif found[0]["reasons"]:
         finding = found[0]
         yield f"  {name}: {finding['message']}"
         files = finding["files"] or [""] * len(finding["reasons"])
@@ -159,7 +159,9 @@ def _finding_lines(
         ]
     else:
         yield f"  {name}: {'; '.join(finding['message'] for finding in found)}"
-        rows = [file[len(start) :] for finding in found for file in finding["files"]]
+        # Of labels with few clips it is these that one wants to know, not the clips.
+        files = [] if name == "imbalanced_labels" else [f for x in found for f in x["files"]]
+        rows = [file[len(start) :] for file in files]
     yield from (f"    {row}" for row in rows[:_MOST])
     if len(rows) > _MOST:
         yield f"    ... and {len(rows) - _MOST} more"

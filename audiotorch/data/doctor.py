@@ -4,7 +4,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ class DatasetFinding:
     files: tuple[str, ...]
     reasons: tuple[str, ...] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as what JSON can hold."""
+        lists = {"files": list(self.files), "reasons": list(self.reasons)}
+        return {"name": self.name, "message": self.message, **lists}
+
 
 @dataclass(frozen=True)
 class DatasetReport:
@@ -62,7 +67,7 @@ class DatasetReport:
         """Return all of it as what JSON can hold."""
         return {
             "facts": self.facts,
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [finding.as_dict() for finding in self.findings],
             "files": [record.as_dict() for record in self.files],
         }
 

@@ -104,7 +104,7 @@ class FileRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
-        return asdict(self)
+        return {**asdict(self), "findings": [asdict(finding) for finding in self.findings]}
 
 
 @dataclass(frozen=True)
