@@ -3,7 +3,19 @@
 from importlib.metadata import version as _version
 
 from audiotorch import features
-from audiotorch.audio import AudioInfo, Normalize, PadOrTrim, Resample, ToMono, info, load, save
+from audiotorch.audio import (
+    AudioInfo,
+    Finding,
+    Normalize,
+    PadOrTrim,
+    Quality,
+    Resample,
+    ToMono,
+    check,
+    info,
+    load,
+    save,
+)
 from audiotorch.errors import AudioTorchError, DecodeError, MissingDependencyError, ParameterError
 from audiotorch.export import export, load_pipeline
 from audiotorch.features import FEATURES, FeatureExtractor, SummaryVector
@@ -17,15 +29,18 @@ __all__ = [
     "AudioTorchError",
     "DecodeError",
     "FeatureExtractor",
+    "Finding",
     "MissingDependencyError",
     "Normalize",
     "PadOrTrim",
     "ParameterError",
     "Pipeline",
     "Prediction",
+    "Quality",
     "Resample",
     "SummaryVector",
     "ToMono",
+    "check",
     "export",
     "features",
     "info",
