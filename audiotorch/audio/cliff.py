@@ -11,11 +11,12 @@ Spectrum = npt.NDArray[np.float64]
 _STEPS = 24  # of the frequency scale, an octave
 _LOWEST_BIN = 12
 _TOP = 0.985  # of half the rate; the last bins hold half a band
-_HALF_CLIFF = 5  # steps to each side of a cliff's middle: 25 dB in 0.4 octave, 60 dB an octave
+_HALF_CLIFF = 5  # steps to each side of a cliff's middle: 27 dB in 0.4 octave
 _SHOULDER = 6  # steps looked at beside it
-_DROP_DB = 30.0
+_DROP_DB = 27.0
+_STAYS_DOWN_DB = 15.0  # nothing above comes nearer than this to the level below
 _ABOVE_FLOOR_DB = 15.0  # over the noise of 16 bits; a microphone's own noise lies higher
-_QUIETEST_DB = 55.0  # and this far below the recording's level, as a microphone's seldom does
+_QUIETEST_DB = 57.0  # and this far below the recording's level, as a microphone's seldom does
 _FULL_DB = 10.0  # over that floor, in nearly all bands below a cliff: sound, not single tones
 
 
@@ -54,9 +55,9 @@ def bandwidth(power: Spectrum, sample_rate: int) -> float:
 def find_cliff(power: Spectrum, sample_rate: int, level: float) -> float | None:
     """Find the frequency above which there is nothing although there is sound right up to it.
 
-    Four things make a cliff: the level drops by 30 dB within 0.4 octave; the two octaves below
+    Four things make a cliff: the level drops by 27 dB within 0.4 octave; the two octaves below
     are full of sound; what lies above, up to half the sample rate, is in the main no more than
-    rounding to 16 bits leaves; and it lies 55 dB or more below the recording's level. A dull
+    rounding to 16 bits leaves; and it lies 57 dB or more below the recording's level. A dull
     recording slopes, and its microphone's noise goes on to the end.
 
     Args:
@@ -80,7 +81,7 @@ def find_cliff(power: Spectrum, sample_rate: int, level: float) -> float | None:
     highest = np.maximum.accumulate(grid[::-1])[::-1][_SHOULDER + width : -_SHOULDER]
     drop = below - above
     allowed = min(_ABOVE_FLOOR_DB, 10 * np.log10(level * 12 * 2.0**30) - _QUIETEST_DB)
-    found = np.flatnonzero((drop >= _DROP_DB) & (below - highest >= _DROP_DB / 2))
+    found = np.flatnonzero((drop >= _DROP_DB) & (below - highest >= _STAYS_DOWN_DB))
     for index in found[np.argsort(-drop[found])]:
         start, stop = index + _SHOULDER, index + _SHOULDER + width
         floor = float(np.median(fine[int(centres[stop]) : int(_TOP * n_bins)]))

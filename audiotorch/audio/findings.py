@@ -156,7 +156,8 @@ class Evidence:
         first_flat_top: seconds.
         first_non_finite: seconds.
         cliff_hz: of the spectrum, or None.
-        bends: second differences on steep slopes: up to 2 steps, 8, 34, and more.
+        bends: second differences on steep slopes: none, small, large; and
+            neighbours that are equal.
     """
 
     n_near_full: int
@@ -295,10 +296,10 @@ def _bandwidth(quality: Quality, evidence: Evidence, thresholds: Thresholds) -> 
             f"{2 * evidence.cliff_hz:.0f} Hz material.",
         )
         return
-    # Natural bends thin out evenly. Interpolated ones are none, or of any size; where there is
-    # none of middle size either, the samples themselves are coarse.
-    total, (none, tiny, small, _) = sum(evidence.bends), evidence.bends
-    if none >= max(100, 0.2 * total, 4 * tiny) and small >= max(20, 2 * tiny):
+    # Natural bends thin out evenly, but those of coarse samples, which also stand still on slopes.
+    none, tiny, large, stuck = evidence.bends
+    total = none + tiny + large
+    if none >= max(100, 0.2 * total, 4 * tiny) and stuck <= 0.02 * total:
         yield Finding(
             "low_bandwidth",
             f"{none / total:.0%} of its steep samples lie on straight lines: it was upsampled by "

@@ -117,13 +117,16 @@ class Measures:
     def _add_bends(self, samples: Samples) -> None:
         """Count second differences on steep slopes: linear interpolation leaves none of most.
 
-        In steps of 16 bits: up to two, which rounding makes of none, eight, 34, and more.
+        In steps of 16 bits: up to two, which rounding makes of none; up to eight; more. Then those
+        where a neighbour is equal, as only coarse samples have it on a slope.
         """
         left, middle, right = samples[:, :-2], samples[:, 1:-1], samples[:, 2:]
         steep = np.abs(right - left) >= 32 * _STEP
-        bend = np.abs(left + right - 2 * middle)[steep] / _STEP
-        below = [int((bend < limit).sum()) for limit in (2.5, 8.5, 34.5)]
-        self.bends += np.diff([0, *below, bend.size])
+        left, middle, right = left[steep], middle[steep], right[steep]
+        bend = np.abs(left + right - 2 * middle) / _STEP
+        none, tiny = int((bend < 2.5).sum()), int((bend < 8.5).sum())
+        stuck = np.minimum(np.abs(left - middle), np.abs(right - middle)) < 2.5 * _STEP
+        self.bends += (none, tiny - none, bend.size - tiny, int(stuck.sum()))
 
     def _add_frames(self, piece: Samples) -> None:
         whole = piece.shape[1] // self.frame * self.frame

@@ -67,8 +67,8 @@ def find_flat_tops(samples: Samples, runs: Runs, first: int, last: int, segment:
     A plateau is a run at the highest or lowest value of its segment, with a steep fall at both
     ends: a clipped wave arrives there with speed. A smooth peak that rounding made flat falls by
     one or two quantisation steps; the step is measured on the segment's own values near the
-    plateau, so that 8-bit, companded and quiet recordings are judged by theirs. Where there is a
-    plateau, the shorter peaks that end at exactly its level count too.
+    plateau, so that 8-bit, companded and quiet recordings are judged by theirs. Where two plateaus
+    have one level, the shorter peaks that end at exactly this level count too.
 
     Args:
         samples: `(time,)`
@@ -111,8 +111,10 @@ def _tops_of_segment(
     steep = falls >= (_STEPS_DEEP - 0.5) * step
     if not steep.any() or level < (_STEPS_HIGH - 0.5) * step:
         return FlatTops()
-    flat = part == level
-    count = int(flat[0]) + int((flat[1:] & ~flat[:-1]).sum())
+    count = int(steep.sum())
+    if count > 1:
+        flat = part == level
+        count = int(flat[0]) + int((flat[1:] & ~flat[:-1]).sum())
     return FlatTops(count, int((stops - starts)[steep].max()), int(starts[steep][0]))
 
 
