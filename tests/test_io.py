@@ -385,3 +385,12 @@ def test_stream_refuses_bad_samples_where_they_are():
     assert next(blocks).shape == (2, RATE)
     with pytest.raises(DecodeError, match=r"the first at 20\.000 s|the first at 19\.999 s"):
         list(blocks)
+
+
+def test_a_rate_that_cannot_be_is_refused():
+    content = encode(tone(), rate=80)
+    assert load(content, None)[0].shape == (1, RATE)
+    with pytest.raises(DecodeError, match="<bytes>: its header says 80 Hz, which is too low for"):
+        load(content)
+    with pytest.raises(DecodeError, match="its header says 80 Hz"):
+        list(stream(content, 1.0, 22050))

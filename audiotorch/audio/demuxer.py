@@ -81,8 +81,9 @@ def open_container(handle: BinaryIO, name: str) -> tuple[Any, Any]:
     """
     import av
 
-    # Raw FLAC frames are known by their suffix alone; their checksums refuse anything else.
-    hints: list[str | None] = [None, "flac"] if name.lower().endswith(".flac") else [None]
+    # Bare FLAC frames bear no mark; their checksums refuse anything else.
+    bare = name.startswith("<") or name.lower().endswith(".flac")
+    hints: list[str | None] = [None, "flac"] if bare else [None]
     try:
         container = _first_that_opens(handle, hints)
     except (av.error.FFmpegError, ValueError, OSError) as error:

@@ -17,6 +17,7 @@ Samples = npt.NDArray[np.float32]
 
 # Streams without a table of contents: their stated length is a guess from the bit rate.
 _RAW = {"AAC", "AC3", "AMR", "DTS", "DTSHD", "EAC3", "LOAS", "MLP", "MP3", "TRUEHD", "MPEG"}
+_INDEXED = {name for name, ours in CONTAINERS.items() if ours == "MP4"}  # places of all packets
 _LOSSLESS = {"alac", "als", "ape", "flac", "mlp", "shorten", "tak", "truehd", "tta", "wavpack"}
 _LOSSLESS |= {"wmalossless"}
 _SLACK = 8192  # samples by which a stated length may pass what is decoded: one long codec frame
@@ -124,15 +125,15 @@ class FFmpegReader:
                 f"{self.label}: none of its {self._n_lost} packet(s) can be decoded: "
                 f"{self._last_error}"
             )
-        if n_missing := self._n_beyond():
+        if self._container.format.name in _INDEXED and len(self._stream.index_entries):
             raise DecodeError(
-                f"{self.label}: truncated: its {n_missing} packets of audio lie past the file's "
-                "end; fetch it again"
+                f"{self.label}: its {len(self._stream.index_entries)} packet(s) of audio are not "
+                "in the file: truncated, or kept in another one; fetch the whole recording"
             )
 
     def _n_beyond(self) -> int:
         """Packets that an MP4's index places past the file's end."""
-        if "mp4" not in self._container.format.name:
+        if self._container.format.name not in _INDEXED:
             return 0
         return sum(entry.pos + entry.size > self._n_bytes for entry in self._stream.index_entries)
 
@@ -157,12 +158,17 @@ class FFmpegReader:
         stream = self._stream
         if self.is_raw or self._n_first == 0:
             return None
-        # An AVI's length is that of its longest track.
-        if self._exact and self.container != "AVI" and stream.duration:
+        # An AVI's length is that of its longest track, an Ogg's that of its last page.
+        vague = self.container == "AVI" or (self.container == "OGG" and self._lossless)
+        if self._exact and not vague and stream.duration:
             return int(stream.duration * stream.time_base * self.sample_rate)
-        if not self._lossless and self._container.duration:
-            return round(self._container.duration * self.sample_rate / 1_000_000)
-        return None
+        # Coarser statements are worth it only where decoding would take long.
+        seconds = (self._container.duration or 0) / 1_000_000
+        return round(seconds * self.sample_rate) if self._far(seconds) else None
+
+    def _far(self, seconds: float) -> bool:
+        """Whether to go by a clock that does not tell samples."""
+        return seconds > _NEAR and not self._lossless
 
     def count_packets(self) -> int:
         """Samples per channel, as many packets as the first; found without decoding them."""
@@ -244,10 +250,9 @@ class FFmpegReader:
         beyond the first minute, as exact as that clock.
         """
         ahead = start - self.position
-        far = ahead > _NEAR * self.sample_rate and not self._lossless
         # After a seek FFmpeg only estimates where in an Ogg page it is.
-        exact = self._exact and self.container != "OGG"
-        if ahead > 2 * self.sample_rate and (exact or far):
+        exact = self._exact and self.container != "OGG" and ahead > 2 * self.sample_rate
+        if exact or self._far(ahead / self.sample_rate):
             self._seek(start)
         collections.deque(self.blocks(start - self.position), maxlen=0)
 

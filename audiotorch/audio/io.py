@@ -27,6 +27,7 @@ Samples = npt.NDArray[np.float32]
 
 # Float files may hold integers' full scale, 2e9; the power of 1e19 is no float32 any more.
 _LOUDEST = 1e12
+_MOST_UPSAMPLING = 256  # times; beyond it, it is a header's wrong rate that would fill the memory
 _CHUNK = 1 << 16  # samples that the streaming resampler gets at a time, at least
 
 
@@ -120,6 +121,7 @@ def load(
         samples = samples.mean(axis=1, keepdims=True)
     if sample_rate is None or sample_rate == file_rate:
         return torch.from_numpy(np.ascontiguousarray(samples.T)), file_rate
+    _check_ratio(name, file_rate, sample_rate)
     return torch.from_numpy(_resample(samples, file_rate, sample_rate)), int(sample_rate)
 
 
@@ -222,6 +224,14 @@ def _check_finite(samples: Samples, name: str, file_rate: int, start: int) -> No
     )
 
 
+def _check_ratio(name: str, file_rate: int, sample_rate: int) -> None:
+    if sample_rate > _MOST_UPSAMPLING * file_rate:
+        raise DecodeError(
+            f"{name}: its header says {file_rate} Hz, which is too low for {sample_rate} Hz; if it "
+            "is true, load with sample_rate=None"
+        )
+
+
 def _resample(samples: Samples, file_rate: int, sample_rate: int) -> Samples:
     """Resample `(time, channel)` to `(channel, time)` with librosa's length rule."""
     n_wanted = math.ceil(len(samples) * (float(sample_rate) / file_rate))
@@ -246,6 +256,7 @@ def _stream(
         first = next(blocks, None)  # only now it is sure who reads, and with that the rate
         decoded = itertools.chain([] if first is None else [first], blocks)
         rate = file.sample_rate if sample_rate is None else sample_rate
+        _check_ratio(file.label, file.sample_rate, rate)
         size = max(1, round(block_seconds * rate))
         hop = max(1, size - round(overlap_seconds * rate))
         kept: list[Samples] = []

@@ -102,6 +102,10 @@ class AudioFile:
         if other.position < given_up.position or not (same or self._untouched):
             other.close()
             raise error
+        # It is no damage that libsndfile stops where it had guessed the length.
+        if not self._untouched and given_up.position != given_up.trusted_frames:
+            at = given_up.position / self.sample_rate
+            other.damage = f"one decoder gives up after {at:.3f} s, another goes on"
         given_up.close()
         self._reader = other
 

@@ -31,6 +31,7 @@ _MP3_SLACK = 2 * 1152  # samples: what decoders differ by at an MP3's ends
 # An MP3 frame draws on bits of up to nine before it: after a seek, decoded without them, it is
 # silence.
 _MP3_LEAD_IN = 10 * 1152
+_OPUS_LEAD_IN = 0.08  # seconds, RFC 7845
 _FLOATING = {"FLOAT": 32, "DOUBLE": 64}
 
 # How libsndfile's log names the declared size it corrected to what the file holds.
@@ -61,21 +62,7 @@ class SoundFileReader:
         self.position = 0
         self._handle = handle
         self._n_bytes = handle.seek(0, os.SEEK_END)
-        handle.seek(0)
-        # By its descriptor libsndfile reads an opened file itself, without a call back into Python
-        # every 8 KB; on Windows its descriptors are others than Python's.
-        descriptor = getattr(handle, "descriptor", None)
-        try:
-            self._file = _Unseekable(handle if descriptor is None else descriptor, closefd=False)
-        except soundfile.LibsndfileError as error:
-            # The decoder behind MP3 calls an audio stream it cannot find a missing file.
-            reason = error.error_string.strip().replace(
-                "File does not exist or is not a regular file (possibly a pipe?).",
-                "It holds no decodable MPEG audio.",
-            )
-            raise DecodeError(
-                f"{name}: not a readable audio file: {reason or 'Its header is corrupt.'}"
-            ) from error
+        self._file = self._open()
         file = self._file
         # SoundFile looks these two up in its tables at each access.
         container, self._subtype = file.format, file.subtype
@@ -89,6 +76,23 @@ class SoundFileReader:
         self.guessed = container == "MP3" and not _has_length_tag(handle)
         cut_ogg = _cut_ogg(handle, self._n_bytes) if container == "OGG" else None
         self.damage = cut_ogg or self._cut_container(container)
+
+    def _open(self) -> soundfile.SoundFile:
+        self._handle.seek(0)
+        # By its descriptor libsndfile reads an opened file itself, without a call back into Python
+        # every 8 KB; on Windows its descriptors are others than Python's.
+        descriptor = getattr(self._handle, "descriptor", None)
+        try:
+            return _Unseekable(self._handle if descriptor is None else descriptor, closefd=False)
+        except soundfile.LibsndfileError as error:
+            # The decoder behind MP3 calls an audio stream it cannot find a missing file.
+            reason = error.error_string.strip().replace(
+                "File does not exist or is not a regular file (possibly a pipe?).",
+                "It holds no decodable MPEG audio.",
+            )
+            raise DecodeError(
+                f"{self.label}: not a readable audio file: {reason or 'Its header is corrupt.'}"
+            ) from error
 
     def _cut_container(self, container: str) -> str | None:
         """What is wrong with a file that declares more audio than follows its header."""
@@ -184,11 +188,27 @@ class SoundFileReader:
         n_frames = self.trusted_frames
         if n_frames is not None:
             start = min(start, n_frames)
-            lead_in = min(start - self.position, _MP3_LEAD_IN if self.container == "MP3" else 0)
-            if start - lead_in > self.position:
-                self._file.seek(start - lead_in)
-                self.position = start - lead_in
+            target = start - min(start - self.position, self._lead_in)
+            if target > self.position:
+                self._seek(target)
         collections.deque(self.blocks(start - self.position), maxlen=0)
+
+    @property
+    def _lead_in(self) -> int:
+        """Samples that a decoder must have heard before those that count."""
+        if self.container == "MP3":
+            return _MP3_LEAD_IN
+        return round(_OPUS_LEAD_IN * self.sample_rate) if self.codec == "OPUS" else 0
+
+    def _seek(self, target: int) -> None:
+        try:
+            self._file.seek(target)
+            self.position = target
+        except soundfile.LibsndfileError:
+            # FLAC files with tags before their header or wrong block sizes: from the start.
+            self._file.close()
+            self._file = self._open()
+            self.position = 0
 
     def close(self) -> None:
         """Release the decoder."""
@@ -217,12 +237,14 @@ def _cut_ogg(handle: BinaryIO, n_bytes: int) -> str | None:
 
 
 def _has_length_tag(handle: BinaryIO) -> bool:
-    """Whether an MP3 states its frames in a Xing or Info tag; without, their count is a guess."""
+    """Whether an MP3 states its frames, in a Xing, Info or VBRI tag; else they are guessed."""
     head = peek(handle, 0, 10)
     start = 0
     if head[:3] == b"ID3" and len(head) == 10:
         # ID3v2 gives its size in four bytes of seven bits.
         start = 10 + int("".join(f"{byte & 0x7F:07b}" for byte in head[6:]), 2)
     frame = peek(handle, start, 256)
+    if frame.find(b"VBRI") >= 0:
+        return True
     tag = max(frame.find(b"Xing"), frame.find(b"Info"))
     return tag >= 0 and len(frame) > tag + 7 and bool(frame[tag + 7] & 1)
