@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any, NoReturn
 
 from audiotorch.cli.bench import add_bench
+from audiotorch.cli.check import add_check
 from audiotorch.cli.export import add_export
 from audiotorch.cli.features import add_features
 from audiotorch.cli.info import add_info
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('audiotorch')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_info(commands)
+    add_check(commands)
     add_features(commands)
     commands.add_parser(
         "train", help="train a model; takes Hydra overrides: audiotorch train data.root=clips"

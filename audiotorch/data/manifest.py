@@ -16,7 +16,15 @@ from pathlib import Path
 from audiotorch.audio.io import AUDIO_SUFFIXES
 from audiotorch.errors import ParameterError, printable
 
-__all__ = ["Clip", "check_clips", "from_folder", "from_glob", "from_table", "sort_labels"]
+__all__ = [
+    "Clip",
+    "audio_files",
+    "check_clips",
+    "from_folder",
+    "from_glob",
+    "from_table",
+    "sort_labels",
+]
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +75,12 @@ def from_folder(root: str | Path) -> list[Clip]:
     for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
         if class_folder.name.startswith("."):
             continue
-        files = _audio_files(class_folder, "**/*")
+        files = audio_files(class_folder, "**/*")
         if not files:
             log.warning("%s holds no audio and makes no class", printable(str(class_folder)))
         clips += [Clip(path, class_folder.name) for path in files]
     if not clips:
-        loose = len(_audio_files(folder, "*"))
+        loose = len(audio_files(folder, "*"))
         reason = (
             f"its {loose} audio files lie in no class folder; make one folder per class, or give "
             "data.pattern and data.regex to take the label from the file name"
@@ -111,7 +119,7 @@ def from_glob(root: str | Path, pattern: str = "**/*", *, regex: str) -> list[Cl
     if not pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise ParameterError(f"pattern={pattern!r}: must stay below root; write e.g. '**/*'")
     clips, unmatched = [], []
-    for path in _audio_files(folder, pattern):
+    for path in audio_files(folder, pattern):
         relative = path.relative_to(folder).as_posix()
         found = matcher.search(relative)
         if found is None:
@@ -136,10 +144,11 @@ def from_glob(root: str | Path, pattern: str = "**/*", *, regex: str) -> list[Cl
 def from_table(
     path: str | Path,
     file_column: str = "file",
-    label_column: str = "label",
+    label_column: str | None = "label",
     group_column: str | None = None,
     split_column: str | None = None,
     root: str | Path | None = None,
+    faults: list[str] | None = None,
 ) -> list[Clip]:
     """Read a CSV, TSV or JSON-lines table with one row per recording.
 
@@ -149,11 +158,13 @@ def from_table(
     Args:
         path: the table.
         file_column: column with the audio file, absolute or relative to `root`.
-        label_column: column with the class.
+        label_column: column with the class; None if there is none, and labels are empty.
         group_column: column with the speaker, recording or machine; None if there is none. Clips
             with an empty cell belong to no group.
         split_column: column that assigns each clip to `train`, `val` or `test`; None if none.
         root: folder that relative file names start from; the table's own folder by default.
+        faults: takes what is wrong with single rows, which are left out then; and labels may be
+            such that no classifier can be trained on them. None refuses all that.
 
     Returns:
         The clips, sorted by path.
@@ -180,28 +191,31 @@ def from_table(
     clips: list[Clip] = []
     lines: dict[Path, int] = {}
     for line, cells in rows:
-        for column in (file_column, label_column, split_column):
-            if column is not None and not cells.get(column, "").strip():
+        try:
+            _check_cells(path, line, cells, (file_column, label_column, split_column))
+            # normpath, not resolve: links keep the names that the table gives them.
+            file = Path(os.path.normpath(folder / cells[file_column].strip()))
+            if file in lines:
                 raise ParameterError(
-                    f"{path}, line {line}: column '{column}' is empty; fill it in or drop the row"
+                    f"{path}, line {line}: '{cells[file_column]}' is listed in line {lines[file]} "
+                    "already; each file must stand once, drop one of the rows"
                 )
-        # normpath, not resolve: links keep the names that the table gives them.
-        file = Path(os.path.normpath(folder / cells[file_column].strip()))
-        if file in lines:
-            raise ParameterError(
-                f"{path}, line {line}: '{cells[file_column]}' is listed in line {lines[file]} "
-                "already; each file must stand once, drop one of the rows"
-            )
+        except ParameterError as error:
+            if faults is None:
+                raise
+            faults.append(str(error))
+            continue
         lines[file] = line
+        label = cells[label_column] if label_column is not None else ""
         group = cells.get(group_column, "").strip() if group_column is not None else ""
         split = cells[split_column].strip() if split_column is not None else None
-        clips.append(Clip(file, cells[label_column], group or None, split))
-    if not any(clip.path.exists() for clip in clips):
+        clips.append(Clip(file, label, group or None, split))
+    if clips and not any(clip.path.exists() for clip in clips):
         raise ParameterError(
             f"manifest='{path}': none of its {len(clips)} files exists, the first would be "
             f"'{clips[0].path}'; relative names start from '{folder}': set data.root to change that"
         )
-    return _checked(clips, str(path))
+    return _checked(clips, str(path)) if faults is None else sorted(map(_stripped, clips))
 
 
 def check_clips(clips: Sequence[Clip], source: str) -> None:
@@ -260,7 +274,21 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
 def _checked(clips: list[Clip], source: str) -> list[Clip]:
     # The check comes first: stripping would silently merge "Dog" and "Dog ".
     check_clips(clips, source)
-    return sorted(replace(clip, label=clip.label.strip()) for clip in clips)
+    return sorted(map(_stripped, clips))
+
+
+def _stripped(clip: Clip) -> Clip:
+    return replace(clip, label=clip.label.strip())
+
+
+def _check_cells(
+    path: str | Path, line: int, cells: dict[str, str], columns: Iterable[str | None]
+) -> None:
+    for column in columns:
+        if column is not None and not cells.get(column, "").strip():
+            raise ParameterError(
+                f"{path}, line {line}: column '{column}' is empty; fill it in or drop the row"
+            )
 
 
 def _existing_folder(root: str | Path) -> Path:
@@ -272,8 +300,16 @@ def _existing_folder(root: str | Path) -> Path:
     return folder
 
 
-def _audio_files(folder: Path, pattern: str) -> list[Path]:
-    """The audio files below a folder, sorted; hidden ones (._x.wav of macOS) left out."""
+def audio_files(folder: Path, pattern: str) -> list[Path]:
+    """List the audio files below a folder, sorted; hidden ones (._x.wav of macOS) left out.
+
+    Args:
+        folder: where to look.
+        pattern: glob pattern; `**` crosses folders.
+
+    Raises:
+        ParameterError: the pattern is none.
+    """
     try:
         found = sorted(folder.glob(pattern))
     except (ValueError, NotImplementedError) as error:
@@ -350,7 +386,7 @@ def _missing_column(argument: str, column: str, columns: list[str], path: str | 
     hint = f"did you mean '{lower[close[0]]}'? " if close else ""
     return (
         f"{argument}='{column}': must be a column of '{path}', which has {columns}; "
-        f"{hint}set data.{argument}"
+        f"{hint}set data.{argument}, or --{argument.replace('_', '-')} of audiotorch check"
     )
 
 
