@@ -164,8 +164,8 @@ def test_windows_go_where_the_module_is():
 
 
 def test_a_file_that_breaks_is_answered_up_to_there(monkeypatch):
-    def breaking(source, block_seconds, sample_rate):
-        yield torch.ones(2, round(4.5 * sample_rate))
+    def breaking(source, block_seconds, sample_rate, mono):
+        yield torch.ones(1, round(4.5 * sample_rate))
         raise DecodeError("x.flac: corrupt after 4.500 s")
 
     monkeypatch.setattr(windows, "stream", breaking)

@@ -346,6 +346,8 @@ def test_stream_equals_load(container, subtype, rate):
         assert 0 < blocks[-1].shape[1] <= size
         # The MP3 decoder picks its code by chance of memory alignment: equal to rounding.
         np.testing.assert_allclose(torch.cat(blocks, 1).numpy(), whole.numpy(), atol=1e-6)
+    mixed = torch.cat(list(stream(content, 1.0, rate, mono=True)), 1)
+    np.testing.assert_allclose(mixed.numpy(), load(content, rate)[0].numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 999, 1000, 1001, 1749, 1750, 1751, 100_000])

@@ -116,9 +116,9 @@ def test_windows_may_be_changed():
         samples.zero_()
 
 
-def long_stream(source, block_seconds, sample_rate):
-    """Hours of stereo whose blocks themselves take no memory."""
-    block = torch.zeros(1, 1).expand(2, round(block_seconds * sample_rate))
+def long_stream(source, block_seconds, sample_rate, mono):
+    """Hours whose blocks themselves take no memory."""
+    block = torch.zeros(1, 1).expand(1, round(block_seconds * sample_rate))
     return itertools.repeat(block, round(2 * 3600 / block_seconds))
 
 
@@ -133,8 +133,8 @@ def test_memory_is_bounded(monkeypatch, window, hop):
 
 
 def test_a_window_comes_as_soon_as_it_is_decoded(monkeypatch):
-    def breaking(source, block_seconds, sample_rate):
-        yield torch.ones(2, 5 * sample_rate)
+    def breaking(source, block_seconds, sample_rate, mono):
+        yield torch.ones(1, 5 * sample_rate)
         raise DecodeError("x.flac: corrupt after 5.000 s")
 
     monkeypatch.setattr(windows, "stream", breaking)

@@ -57,8 +57,8 @@ class FFmpegReader:
         self.n_channels = int((context if first is None else first).layout.nb_channels)
         if not (self.sample_rate > 0 and 0 < self.n_channels <= _MAX_CHANNELS):
             raise DecodeError(
-                f"{name}: {self.n_channels} channels at {self.sample_rate} Hz cannot be; its "
-                "header is corrupt"
+                f"{name}: not a readable audio file: {self.n_channels} channels at "
+                f"{self.sample_rate} Hz cannot be"
             )
         self.container = CONTAINERS[self._container.format.name]
         self.codec = context.codec.canonical_name

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -130,18 +131,20 @@ def stream(
     block_seconds: float,
     sample_rate: int | None = None,
     overlap_seconds: float = 0.0,
+    mono: bool = False,
 ) -> Iterator[Tensor]:
     """Read a recording of any length block by block, at bounded memory.
 
     Blocks hold `round(block_seconds * rate)` samples, each starting `overlap_seconds` before the
     end of the one before; the last is shorter. Without overlap their concatenation equals
-    `load(source, sample_rate, mono=False)`. A recording without samples gives one empty block.
+    `load(source, sample_rate, mono)`. A recording without samples gives one empty block.
 
     Args:
         source: path, a file's content as bytes, or a binary file object (read from its start).
         block_seconds: length of a block, above 0.
         sample_rate: rate of the blocks in Hz; `None` keeps the file's.
         overlap_seconds: what a block repeats of the one before; at least 0, below `block_seconds`.
+        mono: average the channels into one.
 
     Yields:
         Waveforms `(channel, time)`, float32.
@@ -166,7 +169,7 @@ def stream(
             f"overlap_seconds={overlap_seconds!r}: must be at least 0 and below "
             f"block_seconds={block_seconds!r}"
         )
-    return _stream(source, block_seconds, sample_rate, overlap_seconds)
+    return _stream(source, block_seconds, sample_rate, overlap_seconds, mono)
 
 
 def info(source: Source) -> AudioInfo:
@@ -249,12 +252,16 @@ def _resample(samples: Samples, file_rate: int, sample_rate: int) -> Samples:
 
 
 def _stream(
-    source: Source, block_seconds: float, sample_rate: int | None, overlap_seconds: float
+    source: Source,
+    block_seconds: float,
+    sample_rate: int | None,
+    overlap_seconds: float,
+    mono: bool,
 ) -> Iterator[Tensor]:
     with open_audio(source) as file:
         blocks = _larger(file.blocks())
         first = next(blocks, None)  # only now it is sure who reads, and with that the rate
-        decoded = itertools.chain([] if first is None else [first], blocks)
+        decoded = _sound(itertools.chain([] if first is None else [first], blocks), file, mono)
         rate = file.sample_rate if sample_rate is None else sample_rate
         _check_ratio(file.label, file.sample_rate, rate)
         size = max(1, round(block_seconds * rate))
@@ -262,7 +269,7 @@ def _stream(
         kept: list[Samples] = []
         n_kept = 0
         started = False
-        for block in _resampled_blocks(decoded, file, rate):
+        for block in _resampled(decoded, file.sample_rate, rate):
             kept.append(block)
             n_kept += len(block)
             if n_kept < size:
@@ -276,29 +283,38 @@ def _stream(
         file.warn_of_damage()
         # What the last block shares with the one before it is no block of its own.
         if not started or n_kept > size - hop:
-            yield _as_waveform(np.concatenate([np.empty((0, file.n_channels), np.float32), *kept]))
+            nothing = np.empty((0, 1 if mono else file.n_channels), np.float32)
+            yield _as_waveform(np.concatenate([nothing, *kept]))
 
 
-def _resampled_blocks(blocks: Iterator[Samples], file: AudioFile, rate: int) -> Iterator[Samples]:
-    """Blocks of a file, checked, and resampled as one piece, as `_resample` would."""
-    file_rate = file.sample_rate
-    resampler = None
-    n_in = n_out = 0
+def _sound(blocks: Iterator[Samples], file: AudioFile, mono: bool) -> Iterator[Samples]:
+    """Blocks, checked and mixed."""
+    n_frames = 0
     for block in blocks:
-        _check_finite(block, file.label, file_rate, n_in)
-        n_in += len(block)
-        if rate == file_rate:
-            yield block
-            continue
+        _check_finite(block, file.label, file.sample_rate, n_frames)
+        n_frames += len(block)
+        yield block.mean(axis=1, keepdims=True) if mono and block.shape[1] > 1 else block
+
+
+def _resampled(blocks: Iterator[Samples], file_rate: int, rate: int) -> Iterator[Samples]:
+    """Blocks resampled as one piece, as `_resample` would."""
+    if rate == file_rate:
+        yield from blocks
+        return
+    resampler: Any = None
+    n_in = n_out = n_channels = 0
+    for block in blocks:
         if resampler is None:
+            n_channels = block.shape[1]
             resampler = soxr.ResampleStream(
-                file_rate, rate, file.n_channels, dtype="float32", quality="HQ"
+                file_rate, rate, n_channels, dtype="float32", quality="HQ"
             )
+        n_in += len(block)
         resampled = resampler.resample_chunk(block)
         n_out += len(resampled)
         yield resampled
     if resampler is not None:
-        tail = resampler.resample_chunk(np.empty((0, file.n_channels), np.float32), last=True)
+        tail = resampler.resample_chunk(np.empty((0, n_channels), np.float32), last=True)
         yield _fit(tail, math.ceil(n_in * (float(rate) / file_rate)) - n_out)
 
 

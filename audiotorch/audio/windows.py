@@ -70,8 +70,8 @@ def window_samples(sample_rate: int, window_seconds: float, hop_seconds: float) 
 def _cut(source: Source, sample_rate: int, window: int, hop: int) -> Iterator[tuple[float, Tensor]]:
     parts: deque[Tensor] = deque()
     first = end = start = 0  # what the parts begin and end with, and the next window, in samples
-    for block in stream(source, _BLOCK_SECONDS, sample_rate):
-        parts.append(block.mean(dim=0))
+    for block in stream(source, _BLOCK_SECONDS, sample_rate, mono=True):
+        parts.append(block[0])
         end += block.shape[1]
         while end >= start + window:
             yield start / sample_rate, _join(parts, start - first, window)
