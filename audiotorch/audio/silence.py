@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from audiotorch.audio.chunks import Walker, walks
-from audiotorch.audio.frames import check_clips, frame_sums, full_lengths, length_mask, silence_past
+from audiotorch.audio.frames import check_clips, frame_sums, full_lengths, length_mask
 from audiotorch.audio.preprocess import check_rate
 from audiotorch.errors import ParameterError
 
@@ -75,14 +75,16 @@ class RemoveSilence(Walker):
 
     def compute(self, clips: Tensor, lengths: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
         """Return what is left of `(batch, time)`, and how much that is."""
-        clips = silence_past(clips, lengths)
-        kept = self._kept(self._loud(clips, lengths), clips.shape[1])
-        if lengths is not None:
-            kept = kept & length_mask(lengths, clips.shape[1])
+        if lengths is None:
+            kept = self._kept(self._loud(clips, None), clips.shape[1])
+        else:
+            own = length_mask(lengths, clips.shape[1])
+            clips = torch.where(own, clips, 0.0)
+            kept = own & self._kept(self._loud(clips, lengths), clips.shape[1])
         # Samples that stay are counted from 1 on; the others meet at place 0, which is dropped.
         place = kept.cumsum(-1)
         room = clips.new_zeros(clips.shape[0], clips.shape[1] + 1)
-        return room.scatter(-1, place * kept, clips)[:, 1:], place[:, -1]
+        return room.scatter(-1, torch.where(kept, place, 0), clips)[:, 1:], place[:, -1]
 
     def _kept(self, loud: Tensor, n_samples: int) -> Tensor:
         """Say which of `n_samples` stay, of loud frames `(batch, frames)`."""
