@@ -22,12 +22,9 @@ PACKAGE = ROOT / "audiotorch"
 OPTIONAL = ("lightning", "hydra", "sklearn", "matplotlib", "whisper", "timm", "librosa")
 OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas", "scipy", "pyarrow")
 PUBLIC = {"load", "info", "save", "ToMono", "Resample", "PadOrTrim", "Normalize", "features"}
-<<<<<<< HEAD
 PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict", "timeline"}
-=======
 PUBLIC |= {"PreEmphasis", "ReduceNoise", "RemoveSilence", "NormalizeLoudness"}
-PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict"}
->>>>>>> w-pre
+PUBLIC |= {"stream", "check", "Quality", "TruncationWarning"}
 PUBLIC |= {"AudioTorchError", "ParameterError", "DecodeError", "MissingDependencyError"}
 # The order of the design; a module may import from its own room and from lower ones.
 LEVELS = {
