@@ -17,7 +17,8 @@ _DROP_DB = 27.0
 _STAYS_DOWN_DB = 15.0  # nothing above comes nearer than this to the level below
 _ABOVE_FLOOR_DB = 15.0  # over the noise of 16 bits; a microphone's own noise lies higher
 _QUIETEST_DB = 57.0  # and this far below the recording's level, as a microphone's seldom does
-_FULL_DB = 10.0  # over that floor, in nearly all bands below a cliff: sound, not single tones
+_FULL_DB = 10.0  # over that floor, in nearly all bands below a cliff, and in most no more than
+# this below its edge: sound, not the skirts of single tones
 
 
 def spectrum_size(sample_rate: int) -> int:
@@ -72,7 +73,7 @@ def find_cliff(power: Spectrum, sample_rate: int, level: float) -> float | None:
     centres, grid = _by_octaves(power)
     fine = _over_16_bits(power, n_bins)
     width = 2 * _HALF_CLIFF
-    if len(grid) <= width + 2 * _SHOULDER:
+    if len(grid) <= width + 2 * _SHOULDER + 2 * _STEPS:
         return None
     # Index i: the cliff reaches from grid[i + _SHOULDER] to grid[i + _SHOULDER + width].
     beside = sliding_window_view(grid, _SHOULDER + 1)
@@ -84,9 +85,13 @@ def find_cliff(power: Spectrum, sample_rate: int, level: float) -> float | None:
     found = np.flatnonzero((drop >= _DROP_DB) & (below - highest >= _STAYS_DOWN_DB))
     for index in found[np.argsort(-drop[found])]:
         start, stop = index + _SHOULDER, index + _SHOULDER + width
+        if start < 2 * _STEPS:
+            continue  # below bin 48, the skirts of a tone look alike
         floor = float(np.median(fine[int(centres[stop]) : int(_TOP * n_bins)]))
-        full = np.percentile(grid[max(0, start - 2 * _STEPS) : start + 1], 10)
-        if floor <= allowed and full >= max(floor, 0) + _FULL_DB:
+        octaves = grid[max(0, start - 2 * _STEPS) : start + 1]
+        full = np.percentile(octaves, 10) >= max(floor, 0) + _FULL_DB
+        full = full and np.median(octaves) >= below[index] - _FULL_DB
+        if floor <= allowed and full:
             half = (below[index] + above[index]) / 2
             edge = start + np.flatnonzero(grid[start : stop + 1] >= half)[-1]
             return float(centres[edge] * sample_rate / (2 * n_bins))

@@ -10,8 +10,10 @@ from audiotorch.errors import ParameterError
 
 __all__ = ["Finding", "Quality", "Thresholds", "judge"]
 
+_STRAIGHT, _BENT = 0.95, 0.6  # by the factor two it is 1 and about 0, by four 1 and 0.5
 _CODEC_RATE = 32000  # Hz; from here on lossy codecs cut off the top, MP3 at 15 or 16 kHz
 _CODEC_SHARE = 0.6  # so that there only a bandwidth below this share says something
+_CLUSTERED = 3.5  # clipped samples come in runs; those of a high tone stand alone
 _TOP_HEAVY = 1.25  # a sine has 0.8 times as many samples above 0.99 as between 0.95 and 0.99
 
 
@@ -151,21 +153,23 @@ class Evidence:
     """What the findings need beside a `Quality`.
 
     Attributes:
+        n_clipped_pairs: neighbours that both reach the clipping level.
         n_near_full: samples just below the clipping level.
         first_clipped: seconds.
         first_flat_top: seconds.
         first_non_finite: seconds.
         cliff_hz: of the spectrum, or None.
-        bends: second differences on steep slopes: none, small, large; and
-            neighbours that are equal.
+        straight_shares: of the even and the odd samples on slopes, those on straight lines; zeros
+            if there are too few.
     """
 
+    n_clipped_pairs: int
     n_near_full: int
     first_clipped: float
     first_flat_top: float
     first_non_finite: float
     cliff_hz: float | None
-    bends: tuple[int, ...]
+    straight_shares: tuple[float, float]
 
 
 def judge(quality: Quality, evidence: Evidence, thresholds: Thresholds) -> tuple[Finding, ...]:
@@ -251,6 +255,7 @@ def _clipping(quality: Quality, evidence: Evidence, thresholds: Thresholds) -> I
     elif (
         quality.clipped_share > thresholds.max_clipped_share
         and n_clipped > _TOP_HEAVY * evidence.n_near_full
+        and n_clipped < _CLUSTERED * evidence.n_clipped_pairs
     ):
         yield Finding(
             "clipping",
@@ -296,12 +301,11 @@ def _bandwidth(quality: Quality, evidence: Evidence, thresholds: Thresholds) -> 
             f"{2 * evidence.cliff_hz:.0f} Hz material.",
         )
         return
-    # Natural bends thin out evenly, but those of coarse samples, which also stand still on slopes.
-    none, tiny, large, stuck = evidence.bends
-    total = none + tiny + large
-    if none >= max(100, 0.2 * total, 4 * tiny) and stuck <= 0.02 * total:
+    # Smooth and coarse waves have straight places too, but as many even as odd ones.
+    straight, bent = max(evidence.straight_shares), min(evidence.straight_shares)
+    if straight >= _STRAIGHT and bent <= _BENT:
         yield Finding(
             "low_bandwidth",
-            f"{none / total:.0%} of its steep samples lie on straight lines: it was upsampled by "
-            "linear interpolation; go back to the original.",
+            f"Every second sample ({straight:.0%}) lies on a line between its neighbours: it was "
+            "upsampled by linear interpolation; go back to the original.",
         )

@@ -44,7 +44,7 @@ class Measures:
         self.sums = np.zeros(n_channels)
         self.products = np.zeros((n_channels, n_channels))
         self.peak = 0.0
-        self.n_clipped = self.n_near_full = self.n_non_finite = 0
+        self.n_clipped = self.n_clipped_pairs = self.n_near_full = self.n_non_finite = 0
         self.n_flat_tops = self.longest_flat_top = self.n_dropouts = 0
         self.first_non_finite = self.first_flat_top = self.first_clipped = -1
         self.dropouts: list[int] = []
@@ -52,7 +52,7 @@ class Measures:
         self.n_levels = self.n_silent = self.n_digital_silence = 0
         self.n_spectra = 0
         self.spectrum = np.zeros(self.frame // 2 + 1)
-        self.bends = np.zeros(4, np.int64)
+        self.n_steep, self.n_straight = [0, 0], [0, 0]
 
     def add(self, piece: Samples, before: Samples, after: Samples) -> None:
         """Take in the next piece `(channel, time)`, with what lies around it.
@@ -90,6 +90,7 @@ class Measures:
             if n_clipped and self.n_clipped == 0:
                 self.first_clipped = self.n_frames + int(np.argmax(clipped.any(axis=0)))
             self.n_clipped += n_clipped
+            self.n_clipped_pairs += int((clipped[:, 1:] & clipped[:, :-1]).sum())
             near = magnitude >= self.clip_level - (1 - _NEAR_FULL)
             self.n_near_full += int(near.sum()) - n_clipped
 
@@ -115,18 +116,17 @@ class Measures:
             self.first_flat_top = at if self.first_flat_top < 0 else min(self.first_flat_top, at)
 
     def _add_bends(self, samples: Samples) -> None:
-        """Count second differences on steep slopes: linear interpolation leaves none of most.
+        """Count, on slopes, where three samples lie on a line; even and odd places apart.
 
-        In steps of 16 bits: up to two, which rounding makes of none; up to eight; more. Then those
-        where a neighbour is equal, as only coarse samples have it on a slope.
+        Linear interpolation to twice the rate, or four times, puts every odd sample on a line.
         """
         left, middle, right = samples[:, :-2], samples[:, 1:-1], samples[:, 2:]
-        steep = np.abs(right - left) >= 32 * _STEP
-        left, middle, right = left[steep], middle[steep], right[steep]
-        bend = np.abs(left + right - 2 * middle) / _STEP
-        none, tiny = int((bend < 2.5).sum()), int((bend < 8.5).sum())
-        stuck = np.minimum(np.abs(left - middle), np.abs(right - middle)) < 2.5 * _STEP
-        self.bends += (none, tiny - none, bend.size - tiny, int(stuck.sum()))
+        # Not at zero, which a tone of a few samples' period passes on a straight line.
+        steep = (np.abs(right - left) >= 32 * _STEP) & (np.abs(middle) >= 32 * _STEP)
+        straight = steep & (np.abs(left + right - 2 * middle) < 2.5 * _STEP)
+        for parity in (0, 1):
+            self.n_steep[parity] += int(steep[:, parity::2].sum())
+            self.n_straight[parity] += int(straight[:, parity::2].sum())
 
     def _add_frames(self, piece: Samples) -> None:
         whole = piece.shape[1] // self.frame * self.frame

@@ -20,6 +20,7 @@ _BEFORE_SECONDS = 0.006  # around a piece, so that a hole of half a second is se
 _AFTER_SECONDS = 0.51
 _MARGIN = 32
 _FEWEST_LEVELS = 10  # frames; fewer have no quietest tenth
+_FEWEST_STEEP = 100  # samples
 _EQUAL = 1e-4  # of the level: channels that differ by less, -80 dB, are one
 _ROUNDING = 0.6 / 32768  # RMS of the difference that rounding to 16 bits makes
 _LOUD_FOR_ROUNDING = 20 / 32768
@@ -98,6 +99,7 @@ class QualityMeter:
         self._after = round(_AFTER_SECONDS * self.sample_rate) + _MARGIN
         self._past = np.zeros((n_channels, 0), np.float32)
         self._waiting: list[Samples] = []
+        self._n_waiting = 0
 
     def update(self, block: Tensor) -> None:
         """Take in the next block.
@@ -114,12 +116,12 @@ class QualityMeter:
                 f"block of {len(samples)} channel(s): must have n_channels={self.n_channels}"
             )
         self._waiting.append(samples)
-        if sum(part.shape[1] for part in self._waiting) >= self._piece + self._after:
-            rest, self._past = self._take(self._measures, self._after)
-            # A copy, so that the caller's block can go, and may be written over.
-            self._waiting = [rest.copy()]
-        elif samples.shape[1]:
-            self._waiting[-1] = samples.copy()
+        self._n_waiting += samples.shape[1]
+        if self._n_waiting >= self._piece + self._after:
+            samples, self._past = self._take(self._measures, self._after)
+            self._waiting, self._n_waiting = [samples], samples.shape[1]
+        # A copy, so that the caller's block can go, and may be written over.
+        self._waiting[-1] = samples.copy()
 
     def result(self) -> Quality:
         """Measures and findings of all blocks so far; more may follow."""
@@ -194,17 +196,25 @@ def _conclude(measures: Measures, thresholds: Thresholds) -> Quality:
         dropout_seconds=tuple(at / rate for at in measures.dropouts),
     )
     evidence = Evidence(
+        n_clipped_pairs=measures.n_clipped_pairs,
         n_near_full=measures.n_near_full,
         first_clipped=measures.first_clipped / rate,
         first_flat_top=measures.first_flat_top / rate,
         first_non_finite=measures.first_non_finite / rate,
         cliff_hz=cliff,
-        bends=tuple(measures.bends.tolist()),
+        straight_shares=_straight_shares(measures),
     )
     findings = judge(quality, evidence, thresholds)
     if any(finding.name == "low_bandwidth" for finding in findings) and cliff is not None:
         quality = dataclasses.replace(quality, bandwidth_hz=cliff)
     return dataclasses.replace(quality, findings=findings)
+
+
+def _straight_shares(measures: Measures) -> tuple[float, float]:
+    if min(measures.n_steep) < _FEWEST_STEEP:
+        return 0.0, 0.0
+    (even, odd), (of_even, of_odd) = measures.n_straight, measures.n_steep
+    return even / of_even, odd / of_odd
 
 
 def _decibels(power: float) -> float:

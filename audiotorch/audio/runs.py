@@ -17,7 +17,8 @@ _SOUNDING = 8  # quantisation steps of RMS beside a hole
 _FINEST_STEP = 2 / 32768  # what counts as a step at least: RMS below -66 dBFS is no loss
 _ABRUPT = 0.3  # of the RMS beside a hole, kept to its very edge: no fade leads into it
 _STEPS_HIGH = 32  # quantisation steps a plateau stands above zero
-_STEPS_DEEP = 4  # and falls at both ends; a rounded smooth peak falls by less than three
+_STEPS_DEEP = 8  # and falls at both ends: a rounded smooth peak falls by less than three, and
+# companded steps at the plateau are up to twice those just below
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _tops_of_segment(
     if len(starts) == 0 or level <= 0 or len(upper) < 2:
         return FlatTops()
     step = np.diff(upper).min()
-    falls = level - sign * np.maximum(sign * samples[starts - 1], sign * samples[stops])
+    falls = level - np.maximum(sign * samples[starts - 1], sign * samples[stops])
     steep = falls >= (_STEPS_DEEP - 0.5) * step
     if not steep.any() or level < (_STEPS_HIGH - 0.5) * step:
         return FlatTops()
