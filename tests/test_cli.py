@@ -329,7 +329,7 @@ def test_info_shows_audio_and_models(run_folder, clips, capsys):
     assert main(["info", str(clips / "b.wav"), str(run_folder)]) == 0
     out, err = capsys.readouterr()
     row = next(line for line in out.splitlines() if "b.wav" in line)
-    assert row.split()[1:] == ["44100", "2", "1.000", "WAV", "PCM_16"]
+    assert row.split()[1:] == ["44100", "2", "1.000", "WAV", "PCM_16", "16"]
     assert "4: dog, rain, clock, sea" in out
     assert "SpectrogramImage" in out
     assert '"test/acc": 0.75' in out
