@@ -22,7 +22,16 @@ PACKAGE = ROOT / "audiotorch"
 OPTIONAL = ("lightning", "hydra", "sklearn", "matplotlib", "whisper", "timm", "librosa")
 OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas", "scipy", "pyarrow")
 PUBLIC = {"load", "info", "save", "ToMono", "Resample", "PadOrTrim", "Normalize", "features"}
-PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict"}
+PUBLIC |= {
+    "check",
+    "Finding",
+    "Quality",
+    "Pipeline",
+    "Prediction",
+    "export",
+    "load_pipeline",
+    "predict",
+}
 PUBLIC |= {"AudioTorchError", "ParameterError", "DecodeError", "MissingDependencyError"}
 # The order of the design; a module may import from its own room and from lower ones.
 LEVELS = {
