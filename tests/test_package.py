@@ -24,7 +24,7 @@ OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas", "scipy", "pyarrow"
 PUBLIC = {"load", "info", "save", "ToMono", "Resample", "PadOrTrim", "Normalize", "features"}
 PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict", "timeline"}
 PUBLIC |= {"PreEmphasis", "ReduceNoise", "RemoveSilence", "NormalizeLoudness"}
-PUBLIC |= {"stream", "check", "Quality", "TruncationWarning"}
+PUBLIC |= {"stream", "check", "Quality", "Finding", "TruncationWarning"}
 PUBLIC |= {"AudioTorchError", "ParameterError", "DecodeError", "MissingDependencyError"}
 # The order of the design; a module may import from its own room and from lower ones.
 LEVELS = {

@@ -8,13 +8,14 @@ from typing import Any
 
 from audiotorch.errors import ParameterError
 
-__all__ = ["Finding", "Quality", "Thresholds", "judge"]
+__all__ = ["Evidence", "Finding", "Quality", "Thresholds", "judge"]
 
 _STRAIGHT, _BENT = 0.95, 0.6  # by the factor two it is 1 and about 0, by four 1 and 0.5
 _CODEC_RATE = 32000  # Hz; from here on lossy codecs cut off the top, MP3 at 15 or 16 kHz
 _CODEC_SHARE = 0.6  # so that there only a bandwidth below this share says something
+_FEWEST_CLIPPED = 10
 _CLUSTERED = 3.5  # clipped samples come in runs; those of a high tone stand alone
-_TOP_HEAVY = 1.25  # a sine has 0.8 times as many samples above 0.99 as between 0.95 and 0.99
+_TOP_HEAVY = 0.75  # a sine has 0.46 times as many samples above 0.99 as between 0.9 and 0.99
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,7 @@ def _clipping(quality: Quality, evidence: Evidence, thresholds: Thresholds) -> I
         )
     elif (
         quality.clipped_share > thresholds.max_clipped_share
+        and n_clipped >= _FEWEST_CLIPPED
         and n_clipped > _TOP_HEAVY * evidence.n_near_full
         and n_clipped < _CLUSTERED * evidence.n_clipped_pairs
     ):

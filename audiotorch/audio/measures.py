@@ -17,7 +17,7 @@ _SEGMENT_FRAMES = 8  # frames that share a clipping level
 _BEND_FRAMES = 16  # frames of a piece whose second differences are looked at: a fair sample
 _N_TIMES = 5  # how many places of a fault are told
 _LEVELS = np.arange(-140.0, 20.0, 0.25)  # dB, lower edges of the classes of frame levels
-_NEAR_FULL = 0.95  # what lies from here to the clipping level, a smooth wave passes through
+_NEAR_FULL = 0.9  # what lies from here to the clipping level, a smooth wave passes through
 _STEP = 1 / 32768
 
 
@@ -63,13 +63,15 @@ class Measures:
             after: those that follow.
         """
         around = np.concatenate([before, piece, after], axis=1)
-        finite = np.abs(piece) <= LOUDEST
+        finite = np.abs(around) <= LOUDEST
+        if not finite.all():
+            around = np.where(finite, around, np.float32(np.nan))
+        finite = finite[:, before.shape[1] : before.shape[1] + piece.shape[1]]
         n_bad = piece.size - int(finite.sum())
         if n_bad:
             if self.n_non_finite == 0:
                 self.first_non_finite = self.n_frames + int(np.argmin(finite.all(axis=0)))
             self.n_non_finite += n_bad
-            around = np.where(np.abs(around) <= LOUDEST, around, np.float32(np.nan))
             piece = np.where(finite, piece, np.float32(0))
         self.n_finite += finite.sum(axis=1)
         self._add_samples(piece)
@@ -91,7 +93,7 @@ class Measures:
                 self.first_clipped = self.n_frames + int(np.argmax(clipped.any(axis=0)))
             self.n_clipped += n_clipped
             self.n_clipped_pairs += int((clipped[:, 1:] & clipped[:, :-1]).sum())
-            near = magnitude >= self.clip_level - (1 - _NEAR_FULL)
+            near = magnitude >= self.clip_level * _NEAR_FULL
             self.n_near_full += int(near.sum()) - n_clipped
 
     def _add_runs(self, around: Samples, first: int, last: int) -> None:

@@ -49,7 +49,7 @@ def check(waveform: Tensor, sample_rate: int, **thresholds: float) -> Quality:
         >>> tone = 0.5 * torch.sin(torch.arange(8000) * 0.3)
         >>> check(tone, 8000).ok
         True
-        >>> [finding.name for finding in check(tone.clamp(max=0.3)[:3000], 8000).findings]
+        >>> [finding.name for finding in check(tone.clamp(-0.3, 0.3)[:3000], 8000).findings]
         ['too_short', 'clipping']
     """
     samples = _as_samples(waveform)
