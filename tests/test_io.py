@@ -396,3 +396,13 @@ def test_a_rate_that_cannot_be_is_refused():
         load(content)
     with pytest.raises(DecodeError, match="its header says 80 Hz"):
         list(stream(content, 1.0, 22050))
+
+
+def test_stream_gives_what_is_sound_before_it_raises():
+    content = bytearray(encode(np.random.default_rng(0).normal(0, 0.1, (8 * RATE, 1)), "FLAC"))
+    middle = len(content) // 2
+    content[middle : middle + 500] = bytes(500)
+    blocks = stream(bytes(content), 1.0)
+    assert [next(blocks).shape for _ in range(3)] == [(1, RATE)] * 3
+    with pytest.raises(DecodeError, match="corrupt after"):
+        list(blocks)

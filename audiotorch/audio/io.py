@@ -322,12 +322,18 @@ def _larger(blocks: Iterator[Samples]) -> Iterator[Samples]:
     """FFmpeg's small blocks joined to ones worth a call of the resampler."""
     kept: list[Samples] = []
     n_kept = 0
-    for block in blocks:
-        kept.append(block)
-        n_kept += len(block)
-        if n_kept >= _CHUNK:
+    try:
+        for block in blocks:
+            kept.append(block)
+            n_kept += len(block)
+            if n_kept >= _CHUNK:
+                yield np.concatenate(kept)
+                kept, n_kept = [], 0
+    except DecodeError:
+        # What is sound comes before the error.
+        if kept:
             yield np.concatenate(kept)
-            kept, n_kept = [], 0
+        raise
     if kept:
         yield np.concatenate(kept)
 
