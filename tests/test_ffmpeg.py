@@ -44,7 +44,7 @@ def music(seconds=3.0, n_channels=2):
 
 def encode(samples, container, codec, sample_format, video=False, **options):
     """A file of one sound track, written by FFmpeg."""
-    layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[len(samples)]
     # To a named file: moving an MP4's index to the front takes a second reading.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
@@ -64,7 +64,9 @@ def _write_sound(output, track, samples):
     layout = context.layout.name
     size = context.frame_size or 1024
     resampler = av.AudioResampler(context.format.name, layout, RATE, frame_size=size)
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", layout)
+    # Packed, since PyAV reads past the end of frames of eight planes.
+    packed = np.ascontiguousarray(samples.T).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
     frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
     for part in [*resampler.resample(frame), *resampler.resample(None), None]:
         output.mux(track.encode(part))
@@ -164,6 +166,66 @@ def test_six_channels_keep_their_order():
         expected = torch.fft.rfft(torch.from_numpy(original[:, RATE : 2 * RATE])).abs()
         for k in (0, 1, 2, 4, 5):  # the fourth is the low-frequency channel, which codecs filter
             assert int((expected - decoded[k]).square().sum(1).argmin()) == k, (codec, k)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "sample_format", "tolerance"),
+    [
+        ("wv", "wavpack", "s16p", 2**-15),
+        ("wv", "wavpack", "s32p", 2**-23),
+        ("matroska", "flac", "s16", 2**-15),
+        ("matroska", "libopus", "flt", None),
+        ("ipod", "aac", "fltp", None),
+    ],
+)
+def test_eight_channels(container, codec, sample_format, tolerance):
+    original = music(n_channels=8)
+    options = {"mapping_family": "1"} if codec == "libopus" else {}
+    waveform, _ = load(encode(original, container, codec, sample_format, **options), None, False)
+    assert waveform.shape[0] == 8
+    if tolerance is not None:
+        np.testing.assert_allclose(waveform.numpy(), original, atol=tolerance)
+    assert waveform.abs().amax(1).min() > 0.01
+
+
+@pytest.mark.parametrize(("container", "codec", "sample_format", "lossless"), KINDS)
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_what_is_cut_is_told(container, codec, sample_format, lossless, share):
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 20 * RATE)).astype(np.float32)
+    content = encode(noise, container, codec, sample_format)
+    cut = content[: int(share * len(content))]
+    if container in ("adts", "ac3", "mpegts"):
+        pytest.skip("a stream of packets states no length")
+    if container in ("ipod", "mov"):
+        # Its index stood at the end.
+        with pytest.raises(DecodeError, match="not a readable audio file"):
+            load(cut, None, mono=False)
+        return
+    with pytest.warns(TruncationWarning) as caught:
+        left, _ = load(cut, None, mono=False)
+    assert len(caught) == 1
+    assert left.shape[1] <= (share + 0.05) * noise.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "sample_format"),
+    [
+        ("matroska", "pcm_s24le", "s32"),
+        ("webm", "libopus", "flt"),
+        ("ogg", "flac", "s16"),
+        ("ipod", "alac", "s16p"),
+        ("matroska", "flac", "s16"),
+    ],
+)
+def test_a_hole_in_the_middle_is_told(container, codec, sample_format):
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 20 * RATE)).astype(np.float32)
+    content = bytearray(encode(noise, container, codec, sample_format))
+    middle, size = len(content) // 2, len(content) // 10
+    content[middle : middle + size] = bytes(size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TruncationWarning)
+        with pytest.raises(DecodeError, match=r"truncated or damaged|corrupt after"):
+            load(bytes(content), None, mono=False)
 
 
 def test_a_cut_mp4_gives_what_is_left_and_a_warning():

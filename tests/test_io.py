@@ -1,3 +1,4 @@
+import codecs
 import io
 import os
 import warnings
@@ -406,3 +407,85 @@ def test_stream_gives_what_is_sound_before_it_raises():
     assert [next(blocks).shape for _ in range(3)] == [(1, RATE)] * 3
     with pytest.raises(DecodeError, match="corrupt after"):
         list(blocks)
+
+
+def test_more_than_the_header_states_is_told():
+    vorbis = encode(tone(), "OGG", "VORBIS")
+    with pytest.warns(TruncationWarning, match="a chain of recordings, of which only the first"):
+        assert load(vorbis + encode(tone(3 * RATE), "OGG", "VORBIS"), None)[0].shape == (1, RATE)
+    noise = np.random.default_rng(0).normal(0, 0.1, (20 * RATE, 1))
+    for container in ("FLAC", "MP3"):
+        subtype = "PCM_16" if container == "FLAC" else "MPEG_LAYER_III"
+        content = encode(noise, container, subtype)
+        with pytest.warns(TruncationWarning, match="but more follow"):
+            load(content + content, None)
+    # A tag behind is no more sound.
+    load(encode(noise, "MP3", "MPEG_LAYER_III") + bytes(200_000) + b"APETAGEX" + bytes(24), None)
+
+
+def test_a_wav_whose_recorder_was_killed_is_read():
+    content = bytearray(encode(tone()))
+    content[4:8] = content[40:44] = bytes(4)
+    assert load(bytes(content), None, mono=False)[0].shape == (2, RATE)
+
+
+def test_a_flac_that_states_too_much_fills_no_memory():
+    content = bytearray(encode(np.random.default_rng(0).normal(0, 0.1, (30 * RATE, 1)), "FLAC"))
+    content[21] = content[21] & 0xF0 | 0x1
+    with pytest.warns(TruncationWarning, match="promised"):
+        assert load(bytes(content), None)[0].shape == (1, 30 * RATE)
+
+
+@pytest.mark.parametrize("n", [15, 29, 1000, 6285])
+def test_an_offset_of_whole_samples_is_that_sample(n):
+    content = encode(tone(), rate=44100)
+    whole, _ = load(content, None)
+    part, _ = load(content, None, offset=n / 44100, duration=n / 44100)
+    assert torch.equal(part, whole[:, n : 2 * n])
+
+
+def test_times_beyond_all_bounds():
+    content = encode(tone())
+    for offset in (1e18, 1e305):
+        with pytest.raises(ParameterError, match="must lie inside the recording"):
+            load(content, offset=offset)
+    assert load(content, None, duration=1e305)[0].shape == (1, RATE)
+    assert load(content, None, offset=0.5, duration=1e-9)[0].shape == (1, 0)
+    assert len(list(stream(content, 1e305))) == 1
+
+
+class ShortReads(io.RawIOBase):
+    """A file that gives a thousand bytes at a time."""
+
+    def __init__(self, content):
+        self.file = io.BytesIO(content)
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset, whence=0):
+        return self.file.seek(offset, whence)
+
+    def tell(self):
+        return self.file.tell()
+
+    def readinto(self, buffer):
+        return self.file.readinto(memoryview(buffer)[:1000])
+
+
+def test_odd_sources(tmp_path):
+    content = encode(tone(4 * RATE), "OGG", "VORBIS")
+    whole, _ = load(content, None)
+    assert torch.equal(load(ShortReads(content), None)[0], whole)
+    doubled = np.repeat(np.frombuffer(content, np.uint8), 2)
+    assert torch.equal(load(memoryview(doubled)[::2], None)[0], whole)
+    closed = io.BytesIO(content)
+    closed.close()
+    (tmp_path / "text").write_text("text")
+    with codecs.open(str(tmp_path / "text"), encoding="utf-8") as text:
+        for source in (closed, text, object()):
+            with pytest.raises(ParameterError, match="opened in binary mode"):
+                load(source)

@@ -3,12 +3,14 @@
 import collections
 import itertools
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from audiotorch.audio.demuxer import CONTAINERS, ffmpeg_reason, open_container
+from audiotorch.audio.sndfile import cut_ogg
+from audiotorch.audio.source import peek
 from audiotorch.errors import DecodeError
 
 __all__ = ["FFmpegReader"]
@@ -24,6 +26,8 @@ _SLACK = 8192  # samples by which a stated length may pass what is decoded: one 
 _INEXACT_SLACK = 0.25  # seconds, where the container's clock is coarser than a sample
 _LEAD_IN = 0.5  # seconds that a lossy decoder needs to settle after a seek
 _NEAR = 60.0  # seconds up to which decoding is quick enough to make a coarse seek needless
+_MOST_PLANES = 8  # from here on frames of one plane a channel are packed first
+_GAP = 0.1  # seconds that time stamps may jump; less is their coarseness
 _HOPELESS = 200  # packets in a row that cannot be decoded
 _MAX_CHANNELS = 1024  # as libsndfile
 
@@ -74,7 +78,7 @@ class FFmpegReader:
         """Open the container from its start; also sets off a new decoding."""
         self._container, self._stream = open_container(self._handle, self.label)
         self._n_packets = 0
-        self._n_lost = 0
+        self._n_lost = self._n_skipped = 0
         self._last_error = "frames are missing"
         self._decoded = self._decode()
 
@@ -99,24 +103,39 @@ class FFmpegReader:
             self._n_packets += packet.size > 0
             for frame in frames:
                 # Without a packet it is the decoder's rest.
-                if started and packet.size and (self._n_lost or self._n_missing(frame)):
-                    # What follows would stand too early.
-                    raise DecodeError(
-                        f"{self.label}: corrupt after {self.position / frame.sample_rate:.3f} s of "
-                        f"audio: {self._last_error}. Fetch or record it again"
-                    )
+                if started and packet.size:
+                    if self._n_lost:
+                        self._raise_corrupt(frame)  # what follows would stand too early
+                    self._look_for_a_gap(frame)
                 if self._n_lost and not started:
                     self.damage = f"its first {self._n_lost} packet(s) cannot be decoded"
                     self._n_lost = 0
                 started = True
                 yield frame
 
-    def _n_missing(self, frame: Any) -> int:
-        """Samples lost before a frame of a FLAC file, whose frames are numbered."""
-        numbered = self._container.format.name == "flac" and frame.pts is not None
-        if not numbered or frame.time_base * self.sample_rate != 1:
-            return 0
-        return _start(frame, self.sample_rate) - self._origin - self.position
+    def _look_for_a_gap(self, frame: Any) -> None:
+        """Compare a frame's time stamp with what came before it.
+
+        Raises:
+            DecodeError: frames of a FLAC file, which are numbered, are missing.
+        """
+        if frame.pts is None:
+            return
+        ahead = _start(frame, self.sample_rate) - self._origin - self.position - self._n_skipped
+        numbered = self.container == "FLAC" and frame.time_base * self.sample_rate == 1
+        if numbered and ahead:
+            self._raise_corrupt(frame)
+        if abs(ahead) > _GAP * self.sample_rate:
+            self._n_skipped += ahead
+            if ahead > 0 and self.damage is None:
+                at = self.position / self.sample_rate
+                self.damage = f"{ahead / self.sample_rate:.3f} s are missing after {at:.3f} s"
+
+    def _raise_corrupt(self, frame: Any) -> NoReturn:
+        raise DecodeError(
+            f"{self.label}: corrupt after {self.position / frame.sample_rate:.3f} s of audio: "
+            f"{self._last_error}. Fetch or record it again"
+        )
 
     def _refuse_nothing(self) -> None:
         """Tell a container that holds no audio from one whose audio is lost."""
@@ -203,15 +222,19 @@ class FFmpegReader:
 
     def _samples(self, frame: Any) -> Samples:
         """Samples `(time, channel)` of a frame, at the first frame's rate and channels."""
-        if frame.sample_rate != self.sample_rate or frame.layout.nb_channels != self.n_channels:
-            return self._converted(frame)
+        n_channels = frame.layout.nb_channels
+        if frame.sample_rate != self.sample_rate or n_channels != self.n_channels:
+            return self._converted(frame, "flt")
+        # PyAV 18 reads past the end of a frame with eight planes and more.
+        if frame.format.is_planar and n_channels >= _MOST_PLANES:
+            return self._converted(frame, frame.format.name.removesuffix("p"))
         values = frame.to_ndarray()
         if not frame.format.is_planar:
             values = values.reshape(-1, self.n_channels).T
         return _to_float(values).T
 
-    def _converted(self, frame: Any) -> Samples:
-        """Samples of a frame that has another rate or other channels than the first."""
+    def _converted(self, frame: Any, packed: str) -> Samples:
+        """Samples of a frame brought to a packed format, and to the first frame's kind."""
         import av
 
         kind = (frame.sample_rate, frame.layout.name, frame.format.name)
@@ -220,7 +243,7 @@ class FFmpegReader:
             parts: list[Any] = []
             if kind != known:
                 parts = [] if resampler is None else resampler.resample(None)
-                resampler = av.AudioResampler("fltp", self._layout, self.sample_rate)
+                resampler = av.AudioResampler(packed, self._layout, self.sample_rate)
                 self._converter = (kind, resampler)
             parts += resampler.resample(frame)
         except (av.error.FFmpegError, ValueError) as error:
@@ -229,19 +252,48 @@ class FFmpegReader:
                 f"{frame.sample_rate} Hz after {self.position / self.sample_rate:.3f} s, which "
                 f"cannot be followed: {ffmpeg_reason(error)}"
             ) from error
-        blocks = [part.to_ndarray().T for part in parts]
+        blocks = [_to_float(part.to_ndarray().reshape(-1, self.n_channels)) for part in parts]
         return np.concatenate([np.zeros((0, self.n_channels), np.float32), *blocks])
 
     def _note_the_end(self) -> None:
         """Compare what came with what was stated."""
-        stated = self.trusted_frames
-        slack = _SLACK if self._exact else int(_INEXACT_SLACK * self.sample_rate)
+        seconds = self.position / self.sample_rate
         if n_beyond := self._n_beyond():
             self.damage = f"{n_beyond} of its packets lie past the file's end"
         elif self._n_lost:
             self.damage = f"its last {self._n_lost} packet(s) cannot be decoded"
-        elif self.container != "MP4" and stated is not None and self.position + slack < stated:
-            self.damage = f"{stated} frames promised, {self.position} decoded"
+        elif cut := self._cut_file():
+            self.damage = cut
+        elif seconds + self._n_skipped / self.sample_rate + self._slack < self._stated_seconds:
+            self.damage = f"{self._stated_seconds:.3f} s promised, {seconds:.3f} decoded"
+
+    def _cut_file(self) -> str | None:
+        """What the bytes themselves tell of an end that is missing."""
+        if self.container == "OGG":
+            return cut_ogg(self._handle, self._n_bytes)
+        head = peek(self._handle, 0, 8)
+        size = int.from_bytes(head[4:], "little") + 8
+        # The largest number stands for a size that was not known.
+        if head[:4] == b"RIFF" and self._n_bytes + 1 < size < 0xFFFFFFFF:
+            return f"its header declares {size} bytes, the file holds {self._n_bytes}"
+        return None
+
+    @property
+    def _stated_seconds(self) -> float:
+        """What the container says of the track's length, or of its own where it has no other."""
+        stream = self._stream
+        if self.is_raw or self.container == "MP4":
+            return 0.0
+        if stream.duration:
+            return float(stream.duration * stream.time_base)
+        alone = len(self._container.streams) == 1
+        return (self._container.duration or 0) / 1_000_000 if alone else 0.0
+
+    @property
+    def _slack(self) -> float:
+        """Seconds by which a stated length may pass what is decoded."""
+        exact = self._exact and self.container not in ("AVI", "OGG")
+        return _SLACK / self.sample_rate if exact else _INEXACT_SLACK
 
     def skip_to(self, start: int) -> None:
         """Move forward to a sample, or to the end where that lies before it.
@@ -265,10 +317,10 @@ class FFmpegReader:
         base = self._stream.time_base
         try:
             self._container.seek(int(seconds / base), stream=self._stream, backward=True)
-            self._n_lost = 0
+            self._n_lost = self._n_skipped = 0
             self._decoded = self._decode()
             landed = next(self._decoded, None)
-        except (av.error.FFmpegError, ValueError, DecodeError):
+        except (av.error.FFmpegError, ValueError, OverflowError, DecodeError):
             landed = None
         if landed is not None and landed.pts is not None:
             self.position = _start(landed, self.sample_rate) - self._origin

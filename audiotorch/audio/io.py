@@ -28,6 +28,7 @@ Samples = npt.NDArray[np.float32]
 
 # Float files may hold integers' full scale, 2e9; the power of 1e19 is no float32 any more.
 _LOUDEST = 1e12
+_FOREVER = 1e9  # seconds, more than any recording lasts
 _MOST_UPSAMPLING = 256  # times; beyond it, it is a header's wrong rate that would fill the memory
 _CHUNK = 1 << 16  # samples that the streaming resampler gets at a time, at least
 
@@ -107,12 +108,13 @@ def load(
     """
     _check_part(sample_rate, offset, duration)
     with open_audio(source) as file:
-        start = int(offset * file.sample_rate)
+        start = _in_samples(offset, file.sample_rate)
+        limit = None if duration is None else _in_samples(duration, file.sample_rate)
         file.skip_to(start)
-        samples = file.read(None if duration is None else int(duration * file.sample_rate))
+        samples = file.read(limit)
         name, file_rate, end = file.label, file.sample_rate, file.position
         file.warn_of_damage()
-    if start > 0 and len(samples) == 0 and end > 0:
+    if start > 0 and len(samples) == 0 and end > 0 and limit != 0:
         raise ParameterError(
             f"offset={offset!r}: must lie inside the recording; {name} lasts "
             f"{end / file_rate:.3f} s"
@@ -211,6 +213,11 @@ def _check_part(sample_rate: int | None, offset: float, duration: float | None) 
         )
 
 
+def _in_samples(seconds: float, sample_rate: int) -> int:
+    """Whole samples that a time has passed; `n / sample_rate` is n of them, rounding or not."""
+    return int(min(seconds, _FOREVER) * sample_rate + 1e-6)
+
+
 def _check_finite(samples: Samples, name: str, file_rate: int, start: int) -> None:
     # The quickest way to look at all: no sum of squares hides a NaN or a larger sample.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -264,7 +271,7 @@ def _stream(
         decoded = _sound(itertools.chain([] if first is None else [first], blocks), file, mono)
         rate = file.sample_rate if sample_rate is None else sample_rate
         _check_ratio(file.label, file.sample_rate, rate)
-        size = max(1, round(block_seconds * rate))
+        size = max(1, round(min(block_seconds, _FOREVER) * rate))
         hop = max(1, size - round(overlap_seconds * rate))
         kept: list[Samples] = []
         n_kept = 0

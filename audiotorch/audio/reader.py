@@ -19,6 +19,7 @@ __all__ = ["AudioFile", "open_audio"]
 
 Samples = npt.NDArray[np.float32]
 
+_MOST_AT_ONCE = 1 << 28  # numbers: for more, a header's word is not enough to allocate them
 _MALFORMED = 3  # libsndfile's code for a format it knows, in a file that breaks its rules
 
 
@@ -113,9 +114,10 @@ class AudioFile:
         """Decode on, at most `limit` samples, as one array `(time, channel)`."""
         reader = self._reader
         out = None
-        if isinstance(reader, SoundFileReader) and reader.trusted_frames is not None:
-            rest = max(0, reader.trusted_frames - reader.position)
-            size = rest if limit is None else min(limit, rest)
+        rest = max(0, (reader.trusted_frames or 0) - reader.position)
+        size = rest if limit is None else min(limit, rest)
+        known = reader.trusted_frames is not None and size * reader.n_channels <= _MOST_AT_ONCE
+        if isinstance(reader, SoundFileReader) and known:
             out = np.empty((size, reader.n_channels), np.float32)
         blocks = list(self.blocks(limit, out))
         if out is not None and self._reader is reader:

@@ -17,7 +17,7 @@ import soundfile
 from audiotorch.audio.source import peek
 from audiotorch.errors import DecodeError
 
-__all__ = ["VORBIS_ORDER", "SoundFileReader"]
+__all__ = ["VORBIS_ORDER", "SoundFileReader", "cut_ogg"]
 
 Samples = npt.NDArray[np.float32]
 
@@ -26,6 +26,7 @@ _DENSEST = 256  # samples a byte, above which a header's frame count earns no al
 _UNKNOWN = 1 << 62  # libsndfile gives 2**63 - 1 frames to a FLAC stream that does not state them
 _PLACEHOLDER = 0x7FFF0000  # streaming writers declare a size from here up, not knowing the real one
 _OGG_PAGE = 65307  # the longest Ogg page in bytes
+_READ_AHEAD = 1 << 16  # bytes
 _TAGS = 8192  # bytes of tags that may follow an MP3's audio
 _MP3_SLACK = 2 * 1152  # samples: what decoders differ by at an MP3's ends
 # An MP3 frame draws on bits of up to nine before it: after a seek, decoded without them, it is
@@ -81,11 +82,20 @@ class SoundFileReader:
         self.codec = "FLAC" if container == "FLAC" else self._subtype
         linear = re.fullmatch(r"(?:PCM|ALAC)_[SU]?(\d+)", self._subtype)
         self.bit_depth = int(linear.group(1)) if linear else _FLOATING.get(self._subtype)
-        self._order = VORBIS_ORDER.get(self.n_channels) if container == "OGG" else None
+        ordered = container == "OGG" and not _discrete_opus(handle)
+        self._order = VORBIS_ORDER.get(self.n_channels) if ordered else None
         # An MP3 without a length tag: its number of frames is an estimate.
         self.guessed = container == "MP3" and not _has_length_tag(handle)
-        cut_ogg = _cut_ogg(handle, self._n_bytes) if container == "OGG" else None
-        self.damage = cut_ogg or self._cut_container(container)
+        if container == "WAV" and self._unfinished():
+            raise DecodeError(f"{name}: its header says that it has no samples")
+        self.damage = self._cut_container(container)
+        if container == "OGG":
+            self.damage = cut_ogg(handle, self._n_bytes) or _chained(handle, self._n_bytes)
+
+    def _unfinished(self) -> bool:
+        """Whether a recorder was killed before it wrote sizes into the header of its WAV."""
+        riff = int.from_bytes(peek(self._handle, 4, 4), "little")
+        return self._file.frames == 0 and riff + 8 + _TAGS < self._n_bytes
 
     def _open(self) -> soundfile.SoundFile:
         self._handle.seek(0)
@@ -188,6 +198,8 @@ class SoundFileReader:
             slack = _MP3_SLACK if self.container == "MP3" else 0
             if n_frames is not None and self.position + slack < n_frames:
                 self.damage = f"{n_frames} frames promised, {self.position} decoded"
+            elif self.container in ("MP3", "FLAC") and self._goes_on():
+                self.damage = f"its header states {n_frames} frames, but more follow"
             return
         stop = self._handle.tell()
         # libsndfile never gives more than its guess.
@@ -197,6 +209,14 @@ class SoundFileReader:
                 f"{self.position} frames; convert the file to WAV or FLAC with a tool that can "
                 "read it"
             )
+
+    def _goes_on(self) -> bool:
+        """Whether more than tags lies behind what has been decoded."""
+        left = self._n_bytes - self._handle.tell()
+        if left <= max(_READ_AHEAD, self._n_bytes // 50):
+            return False
+        tail = peek(self._handle, self._n_bytes - 160, 160)
+        return b"APETAGEX" not in tail and b"3DI" not in tail
 
     def skip_to(self, start: int) -> None:
         """Move forward to a sample, or to the end where that lies before it."""
@@ -242,8 +262,13 @@ class _Unseekable(soundfile.SoundFile):
         return False
 
 
-def _cut_ogg(handle: BinaryIO, n_bytes: int) -> str | None:
-    """What is wrong with an Ogg file cut inside a page, which the decoder would just drop."""
+def cut_ogg(handle: BinaryIO, n_bytes: int) -> str | None:
+    """What is wrong with an Ogg file cut inside a page, which the decoder would just drop.
+
+    Args:
+        handle: the file.
+        n_bytes: its size.
+    """
     tail = peek(handle, max(0, n_bytes - _OGG_PAGE), _OGG_PAGE)
     page = tail[tail.rfind(b"OggS\0") :]
     # A page is 27 bytes of header, its segment table, and the segments' bytes.
@@ -251,6 +276,23 @@ def _cut_ogg(handle: BinaryIO, n_bytes: int) -> str | None:
     if len(page) < 27 + n_segments + sum(page[27 : 27 + n_segments]):
         return "its last Ogg page is cut"
     return None
+
+
+def _chained(handle: BinaryIO, n_bytes: int) -> str | None:
+    """What is wrong with an Ogg file that ends in another recording than it begins with."""
+    tail = peek(handle, max(0, n_bytes - _OGG_PAGE), _OGG_PAGE)
+    last = tail[tail.rfind(b"OggS\0") :]
+    # The serial number of a stream stands from the fifteenth byte of its pages on.
+    if peek(handle, 14, 4) != last[14:18]:
+        return "it is a chain of recordings, of which only the first is read"
+    return None
+
+
+def _discrete_opus(handle: BinaryIO) -> bool:
+    """Whether an Opus file's channels are no speakers: then their order is their own."""
+    head = peek(handle, 0, 256)
+    start = head.find(b"OpusHead")
+    return start >= 0 and head[start + 18 : start + 19] == b"\xff"
 
 
 def _false_block_size(handle: BinaryIO) -> bool:

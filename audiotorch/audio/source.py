@@ -27,19 +27,28 @@ def source_name(source: Source) -> str:
     if isinstance(source, bytes | bytearray | memoryview):
         return "<bytes>"
     if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    if not hasattr(source, "read") or isinstance(source, io.TextIOBase):
+        return os.fsdecode(source)
+    if not _gives_bytes(source):
         raise ParameterError(
             f"source={source!r}: must be a path, bytes or a file object opened in binary mode"
         )
     return str(getattr(source, "name", f"<{type(source).__name__}>"))
 
 
+def _gives_bytes(source: BinaryIO) -> bool:
+    try:
+        return isinstance(source.read(0), bytes)
+    except (AttributeError, TypeError, ValueError):  # no file, or a closed one
+        return False
+
+
 @contextmanager
 def open_binary(source: Source, name: str) -> Iterator[BinaryIO]:
     """Give any source as a seekable binary file; close it only if it was opened here."""
     if isinstance(source, bytes | bytearray | memoryview):
-        yield cast(BinaryIO, _Handle(io.BytesIO(source)))
+        # A memory view may have gaps, which bytes() leaves out.
+        content = source.tobytes() if isinstance(source, memoryview) else source
+        yield cast(BinaryIO, _Handle(io.BytesIO(content)))
     elif isinstance(source, str | os.PathLike):
         try:
             mode = os.stat(source).st_mode
@@ -60,8 +69,8 @@ def open_binary(source: Source, name: str) -> Iterator[BinaryIO]:
             descriptor = handle.fileno() if os.name == "posix" else None
             yield cast(BinaryIO, _Handle(cast(BinaryIO, handle), descriptor))
     else:
-        seekable = source if source.seekable() else io.BytesIO(source.read())
-        yield cast(BinaryIO, _Handle(seekable))
+        seekable = hasattr(source, "seekable") and source.seekable()
+        yield cast(BinaryIO, _Handle(source if seekable else io.BytesIO(source.read())))
 
 
 class _Handle:
@@ -86,7 +95,10 @@ class _Handle:
 def peek(handle: BinaryIO, start: int, n_bytes: int) -> bytes:
     """Some bytes of a file, which stays where it was."""
     position = handle.tell()
-    handle.seek(start)
-    data = handle.read(n_bytes)
+    handle.seek(max(0, start))
+    data = b""
+    # A file may give fewer bytes at a time than it is asked for.
+    while len(data) < n_bytes and (more := handle.read(n_bytes - len(data))):
+        data += more
     handle.seek(position)
     return data

@@ -319,7 +319,7 @@ def audio_files(folder: Path, pattern: str) -> list[Path]:
         for path in found
         if path.suffix.lower() in AUDIO_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        and not path.is_dir()  # a dangling link is told as unreadable
     ]
 
 
