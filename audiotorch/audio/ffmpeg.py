@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiotorch.audio.demuxer import CONTAINERS, ffmpeg_reason, open_container
-from audiotorch.audio.sndfile import cut_ogg
+from audiotorch.audio.sndfile import cut_page, last_ogg_page
 from audiotorch.audio.source import peek
 from audiotorch.errors import DecodeError
 
@@ -270,7 +270,7 @@ class FFmpegReader:
     def _cut_file(self) -> str | None:
         """What the bytes themselves tell of an end that is missing."""
         if self.container == "OGG":
-            return cut_ogg(self._handle, self._n_bytes)
+            return cut_page(last_ogg_page(self._handle, self._n_bytes))
         head = peek(self._handle, 0, 8)
         size = int.from_bytes(head[4:], "little") + 8
         # The largest number stands for a size that was not known.

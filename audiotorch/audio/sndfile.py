@@ -17,7 +17,7 @@ import soundfile
 from audiotorch.audio.source import peek
 from audiotorch.errors import DecodeError
 
-__all__ = ["VORBIS_ORDER", "SoundFileReader", "cut_ogg"]
+__all__ = ["VORBIS_ORDER", "SoundFileReader", "cut_page", "last_ogg_page"]
 
 Samples = npt.NDArray[np.float32]
 
@@ -82,15 +82,20 @@ class SoundFileReader:
         self.codec = "FLAC" if container == "FLAC" else self._subtype
         linear = re.fullmatch(r"(?:PCM|ALAC)_[SU]?(\d+)", self._subtype)
         self.bit_depth = int(linear.group(1)) if linear else _FLOATING.get(self._subtype)
-        ordered = container == "OGG" and not _discrete_opus(handle)
-        self._order = VORBIS_ORDER.get(self.n_channels) if ordered else None
+        self._order = VORBIS_ORDER.get(self.n_channels) if container == "OGG" else None
+        if self._order is not None and _discrete_opus(handle):
+            self._order = None
         # An MP3 without a length tag: its number of frames is an estimate.
         self.guessed = container == "MP3" and not _has_length_tag(handle)
         if container == "WAV" and self._unfinished():
             raise DecodeError(f"{name}: its header says that it has no samples")
         self.damage = self._cut_container(container)
         if container == "OGG":
-            self.damage = cut_ogg(handle, self._n_bytes) or _chained(handle, self._n_bytes)
+            page = last_ogg_page(handle, self._n_bytes)
+            self.damage = cut_page(page)
+            # A stream's serial number stands from the fifteenth byte of its pages on.
+            if self.damage is None and peek(handle, 14, 4) != page[14:18]:
+                self.damage = "it is a chain of recordings, of which only the first is read"
 
     def _unfinished(self) -> bool:
         """Whether a recorder was killed before it wrote sizes into the header of its WAV."""
@@ -262,29 +267,27 @@ class _Unseekable(soundfile.SoundFile):
         return False
 
 
-def cut_ogg(handle: BinaryIO, n_bytes: int) -> str | None:
-    """What is wrong with an Ogg file cut inside a page, which the decoder would just drop.
+def last_ogg_page(handle: BinaryIO, n_bytes: int) -> bytes:
+    """The last page of an Ogg file, or what is left of it.
 
     Args:
         handle: the file.
         n_bytes: its size.
     """
     tail = peek(handle, max(0, n_bytes - _OGG_PAGE), _OGG_PAGE)
-    page = tail[tail.rfind(b"OggS\0") :]
+    return tail[tail.rfind(b"OggS\0") :]
+
+
+def cut_page(page: bytes) -> str | None:
+    """What is wrong with an Ogg page cut in two, which decoders would just drop.
+
+    Args:
+        page: what there is of it.
+    """
     # A page is 27 bytes of header, its segment table, and the segments' bytes.
     n_segments = page[26] if len(page) > 26 else 255
     if len(page) < 27 + n_segments + sum(page[27 : 27 + n_segments]):
         return "its last Ogg page is cut"
-    return None
-
-
-def _chained(handle: BinaryIO, n_bytes: int) -> str | None:
-    """What is wrong with an Ogg file that ends in another recording than it begins with."""
-    tail = peek(handle, max(0, n_bytes - _OGG_PAGE), _OGG_PAGE)
-    last = tail[tail.rfind(b"OggS\0") :]
-    # The serial number of a stream stands from the fifteenth byte of its pages on.
-    if peek(handle, 14, 4) != last[14:18]:
-        return "it is a chain of recordings, of which only the first is read"
     return None
 
 

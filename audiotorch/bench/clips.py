@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiotorch.audio import AUDIO_SUFFIXES, load
+from audiotorch.audio.demuxer import SUFFIXES
 from audiotorch.errors import DecodeError, ParameterError
 
 __all__ = ["CORPORA", "Clip", "Corpus", "data_root", "find_clips", "five_seconds"]
@@ -35,7 +36,8 @@ class Corpus:
     name: str
     listing: str = ""
     count: int = 0
-    suffixes: tuple[str, ...] = AUDIO_SUFFIXES
+    # librosa reads no others.
+    suffixes: tuple[str, ...] = tuple(suffix for suffix in AUDIO_SUFFIXES if suffix not in SUFFIXES)
     first_channel: bool = False
 
 
