@@ -1,5 +1,6 @@
 """The walk over chunks of a batch, and threads, that modules take on the CPU."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Optional, Tuple
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from audiotorch.audio.frames import check_clips, is_plain_cpu
 
-__all__ = ["Step", "Walker", "walk", "walks"]
+__all__ = ["Step", "Walker", "n_cores", "walk", "walks"]
 
 # Samples of a chunk: six clips of 5 s, so that small steps cost little beside the large ones.
 CHUNK_SAMPLES = 720_000
@@ -136,6 +137,12 @@ def walk(
                 pool.shutdown(cancel_futures=True)
     finally:
         torch.set_num_threads(n_threads)
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _gather(answers: Iterator[Any], batch: int) -> Any:

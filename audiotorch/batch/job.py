@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from audiotorch.audio.chunks import n_cores
 from audiotorch.batch.columns import SUMMARY, FeatureColumns
 from audiotorch.batch.journal import Clip, Journal
 from audiotorch.batch.output import Fingerprint, Kept, Output
@@ -128,7 +129,7 @@ def extract_features(
         waiting = {task.file for task in tasks}
         n_skipped = sum(name not in waiting and name not in journal.entries for name in names)
         advance(len(paths) - len(tasks))
-        failures = _run(journal, columns, tasks, jobs or _cores(), advance)
+        failures = _run(journal, columns, tasks, jobs or n_cores(), advance)
         _finish(output, journal, columns, names, kept)
         told = {*names, *journal.entries}
         left = {file: error for file, error in earlier.items() if file not in told}
@@ -148,12 +149,6 @@ def _telling(path: Path) -> Iterator[None]:
             f"{path}: cannot be written ({error.strerror or error}); what was done is kept: give "
             "room or rights and start again"
         ) from error
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _states(journal: Journal) -> dict[str, Fingerprint]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from audiotorch.audio.chunks import n_cores
 from audiotorch.audio.quality import QualityMeter
 from audiotorch.data.duplicates import Group, find_duplicates
 from audiotorch.data.examine import Examined, FileRecord, examine
@@ -107,7 +108,7 @@ def check_dataset(
     n_threads = torch.get_num_threads()
     # One thread of torch for each of ours; this also holds for threads to come, so the caller's
     # number is set anew.
-    pool = ThreadPoolExecutor(jobs or _cores(), initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(jobs or n_cores(), initializer=torch.set_num_threads, initargs=(1,))
     try:
         tasks = [pool.submit(examine, known[path], thresholds) for path in sorted(known)]
         for _ in as_completed(tasks):
@@ -122,12 +123,6 @@ def check_dataset(
 
 def _as_clip(clip: Clip | str | os.PathLike[str]) -> Clip:
     return clip if isinstance(clip, Clip) else Clip(Path(clip), "")
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _report(
