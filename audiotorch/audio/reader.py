@@ -99,7 +99,11 @@ class AudioFile:
         except DecodeError:
             raise error from None
         same = (other.sample_rate, other.n_channels) == (self.sample_rate, self.n_channels)
-        other.skip_to(given_up.position)
+        try:
+            other.skip_to(given_up.position)
+        except DecodeError:
+            other.close()
+            raise
         if other.position < given_up.position or not (same or self._untouched):
             other.close()
             raise error
