@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from audiotorch.features import MFCC, Delta, MFCCStatistics, StatisticsPooling
+from audiotorch.features import (
+    MFCC,
+    Delta,
+    MFCCStatistics,
+    StatisticsPooling,
+    SummaryVector,
+    TextureStatistics,
+    TorchaudioStatistics,
+)
 
 NAMES = ("mean", "std", "min", "max")
 
@@ -71,3 +79,35 @@ def test_shortest_clip_is_the_one_promised():
     assert module(torch.randn(1, module.min_samples)).isfinite().all()
     with pytest.raises(ValueError, match=r"has 8 frames, Delta needs at least width=9"):
         module(torch.randn(1, module.min_samples - 1))
+
+
+@pytest.mark.parametrize(
+    "front_end",
+    [
+        SummaryVector(16000, 20),
+        MFCCStatistics(n_mfcc=5, statistics=["max", "mean"]),
+        TorchaudioStatistics(n_mfcc=7),
+        TextureStatistics(n_mels=32),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_every_column_has_a_name_of_its_own(front_end):
+    vector = front_end(torch.randn(1, 22050))
+    assert len(set(front_end.names)) == len(front_end.names) == vector.shape[1]
+    assert front_end.output_shape == [vector.shape[1]]
+
+
+def test_names_tell_what_a_column_holds():
+    waveform = 0.3 * torch.randn(1, 22050)
+    module = MFCCStatistics(n_mfcc=5, statistics=["max", "mean"])
+    mfcc = module.mfcc(waveform)[0]
+    vector = dict(zip(module.names, module(waveform)[0].tolist(), strict=True))
+    assert vector["mfcc_max_3"] == pytest.approx(float(mfcc[3].max()))
+    assert vector["delta2_mfcc_mean_1"] == pytest.approx(
+        float(module.delta2(mfcc)[1].mean()), abs=1e-4
+    )
+    texture = TextureStatistics()
+    values = dict(zip(texture.names, texture(waveform)[0].tolist(), strict=True))
+    assert max(values[f"modulation_octave{k}_0"] for k in range(7)) > 0
+    octaves = [values[f"modulation_octave{k}_3"] for k in range(7)]
+    assert sum(octaves) == pytest.approx(0.0, abs=1e-4)

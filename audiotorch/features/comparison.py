@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from audiotorch.audio.frames import pad_ends
 from audiotorch.errors import ParameterError
 from audiotorch.features.functional import check_waveform, mask_frames, mask_samples
-from audiotorch.features.pooling import StatisticsPooling
+from audiotorch.features.pooling import StatisticsPooling, mfcc_names
 
 __all__ = ["TorchaudioStatistics"]
 
@@ -34,7 +34,7 @@ class TorchaudioStatistics(nn.Module):
     Shape:
         - Input: `(batch, time)` and lengths `(batch,)` in samples
         - Output: `(batch, 3 * len(statistics) * n_mfcc)`: MFCC, delta, delta of the delta, each
-          with all its statistics.
+          with all its statistics; `names` tells each column.
 
     Raises:
         ParameterError: a size that is not positive, `n_mfcc` above `n_mels`, as
@@ -80,7 +80,9 @@ class TorchaudioStatistics(nn.Module):
         self.n_fft = n_fft
         self.hop_length = hop
         self.min_samples = 1
-        self.output_shape = [3 * len(self.pooling.statistics) * n_mfcc]
+        self.names: List[str] = mfcc_names(self.pooling.statistics, n_mfcc)
+        self.normalised = False
+        self.output_shape = [len(self.names)]
 
     def frame_counts(self, lengths: Tensor) -> Tensor:
         """Return how many frames clips of these lengths (int64, samples) have."""

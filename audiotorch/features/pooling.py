@@ -17,7 +17,7 @@ from audiotorch.features.mel import MelSpectrogram
 from audiotorch.features.spectral import SpectralBandwidth, SpectralCentroid, SpectralRolloff
 from audiotorch.features.spectrogram import PowerToDB
 
-__all__ = ["MFCCStatistics", "StatisticsPooling", "SummaryVector"]
+__all__ = ["MFCCStatistics", "StatisticsPooling", "SummaryVector", "mfcc_names"]
 
 _STATISTICS = ("mean", "std", "min", "max")
 _SUMMARY = ("mean", "std", "max", "min")
@@ -83,6 +83,21 @@ def _filled(x: Tensor, outside: Optional[Tensor], value: float) -> Tensor:
     return x if outside is None else x.masked_fill(outside, value)
 
 
+def mfcc_names(statistics: Sequence[str], n_mfcc: int) -> List[str]:
+    """Return the names of MFCC, deltas and second deltas, each with all its pooled statistics.
+
+    Args:
+        statistics: as `StatisticsPooling`.
+        n_mfcc: coefficients.
+
+    Example:
+        >>> mfcc_names(["mean"], 1)
+        ['mfcc_mean_0', 'delta_mfcc_mean_0', 'delta2_mfcc_mean_0']
+    """
+    rows = ("mfcc", "delta_mfcc", "delta2_mfcc")
+    return [f"{row}_{s}_{k}" for row in rows for s in statistics for k in range(n_mfcc)]
+
+
 class MFCCStatistics(nn.Module):
     """A front end: MFCC, its delta and delta-delta, each pooled over the clip.
 
@@ -99,7 +114,7 @@ class MFCCStatistics(nn.Module):
     Shape:
         - Input: `(batch, time)` and lengths `(batch,)` in samples, at least 8 hops each
         - Output: `(batch, 3 * len(statistics) * n_mfcc)`: MFCC, delta, delta-delta, each with all
-          its statistics.
+          its statistics; `names` tells each column.
 
     Raises:
         ParameterError: as `MFCC`, `Delta` and `StatisticsPooling`.
@@ -130,7 +145,9 @@ class MFCCStatistics(nn.Module):
         self.pooling = StatisticsPooling(statistics)
         self.sample_rate = sample_rate
         self.min_samples = (self.delta.width - 1) * hop_length
-        self.output_shape = [3 * len(self.pooling.statistics) * n_mfcc]
+        self.names: List[str] = mfcc_names(self.pooling.statistics, n_mfcc)
+        self.normalised = False
+        self.output_shape = [len(self.names)]
 
     def frame_counts(self, lengths: Tensor) -> Tensor:
         """Return how many frames clips of these lengths (samples) have."""
@@ -217,6 +234,7 @@ class SummaryVector(Walker):
         first["min"] = first["max"] + self.n_extremes
         order = torch.tensor([first[s] + rows.index((name, k)) for name, k, s in wanted])
         self.register_buffer("order", order, persistent=False)
+        self.normalised = False
         self.output_shape = [len(wanted)]
 
     def frame_counts(self, lengths: Tensor) -> Tensor:

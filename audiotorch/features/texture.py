@@ -52,7 +52,7 @@ class TextureStatistics(nn.Module):
     Shape:
         - Input: `(batch, time)` and lengths `(batch,)` in samples
         - Output: `(batch, 3 * n_mels + n_bands * (octaves + 2))`: 336 numbers, 7 octaves from a
-          third of a hertz on, as it stands
+          third of a hertz on, as it stands; `names` tells each column
 
     Raises:
         ParameterError: `n_mels` is no multiple of `n_bands`, a number that is not positive, a
@@ -109,7 +109,9 @@ class TextureStatistics(nn.Module):
         self.min_swing = _MIN_SWING
         octaves = _octave_bank(modulation_frames)
         self.register_buffer("octaves", octaves, persistent=False)
-        self.output_shape = [3 * n_mels + n_bands * (octaves.shape[1] + 2)]
+        self.names: List[str] = _names(self.pooling.statistics, n_mels, n_bands, octaves.shape[1])
+        self.normalised = False
+        self.output_shape = [len(self.names)]
 
     def frame_counts(self, lengths: Tensor) -> Tensor:
         """Return how many frames clips of these lengths (samples) have."""
@@ -176,6 +178,14 @@ class TextureStatistics(nn.Module):
         taper = torch.sin(math.pi * (frame + 0.5) / width).square()
         taper = taper.masked_fill(frame >= width, 0.0)
         return taper / taper.square().sum(dim=1, keepdim=True).sqrt()
+
+
+def _names(statistics: List[str], n_mels: int, n_bands: int, n_octaves: int) -> List[str]:
+    """Names of the columns: colour by mel band, then band by band what swings in it."""
+    colour = [f"colour_{name}_{k}" for name in statistics for k in range(n_mels)]
+    swings = [f"modulation_octave{k}" for k in range(n_octaves)]
+    swings += ["modulation_level", "modulation_crest"]
+    return colour + [f"{name}_{band}" for band in range(n_bands) for name in swings]
 
 
 def _octave_bank(n_frames: int) -> Tensor:
