@@ -3,9 +3,23 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
+import torch
+from omegaconf import DictConfig
+
 from audiotorch.errors import ParameterError
 
-__all__ = ["check_count", "check_fractions", "check_interval", "check_number"]
+__all__ = ["accelerator", "check_count", "check_fractions", "check_interval", "check_number"]
+
+
+def accelerator(trainer: DictConfig) -> str:
+    """CUDA or CPU where the choice is ours: Apple's GPU has no float64, which spectra need.
+
+    Args:
+        trainer: the section of the configuration.
+    """
+    if trainer.accelerator != "auto":
+        return str(trainer.accelerator)
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_number(name: str, value: float, low: float, high: float) -> float:
