@@ -31,8 +31,9 @@ class Prediction:
 
     Args:
         file: path or name of the file; `"<bytes>"` for bytes.
-        label: most probable class; `None` where `error` says why.
-        confidence: probability of `label`.
+        label: most probable class; `None` where `error` says why, or where the confidence lies
+            below what the Pipeline asks for (`Pipeline.abstain_below`).
+        confidence: probability of the most probable class.
         probabilities: probability of each class by name.
         error: what was wrong with the file; `None` where there is an answer.
     """
@@ -51,8 +52,8 @@ class WindowPrediction:
     Args:
         start_seconds: where the window starts.
         end_seconds: where it ends; the last one at the recording's end at the latest.
-        label: most probable class; `None` for a detector.
-        confidence: probability of `label`.
+        label: most probable class; `None` for a detector, or where the Pipeline abstains.
+        confidence: probability of the most probable class.
         probabilities: probability of each class by name.
         score: a detector's score, higher = more anomalous; `None` for classes.
     """
@@ -209,10 +210,16 @@ def _ask(module: Any, waveform: Tensor, lengths: Tensor) -> list[Any]:
     return answers
 
 
-def _named(module: Any, row: Sequence[float]) -> tuple[str, float, dict[str, float]]:
-    """The most probable class, its probability, and that of every class."""
+def _named(module: Any, row: Sequence[float]) -> tuple[str | None, float, dict[str, float]]:
+    """The most probable class if it is probable enough, its probability, that of every class."""
     best = max(range(len(row)), key=row.__getitem__)
-    return module.labels[best], row[best], dict(zip(module.labels, row, strict=True))
+    label = None if row[best] < _least_confidence(module) else module.labels[best]
+    return label, row[best], dict(zip(module.labels, row, strict=True))
+
+
+def _least_confidence(module: Any) -> float:
+    named = dict(zip(module.threshold_names, module.thresholds.tolist(), strict=True))
+    return named.get("abstain", 0.0)
 
 
 def _answer(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["add_predict"]
 
 TOP = 3
+UNSURE = "(unsure)"  # below the confidence that the model asks for
 
 
 def add_predict(commands: Commands) -> None:
@@ -78,7 +79,7 @@ class _Output:
         self.failed = False
         self._json = options.json
         self._file_width = file_width(files)
-        self._label_width = max([len("label"), *(len(printable(label)) for label in labels)])
+        self._label_width = max(len(printable(label)) for label in ["label", UNSURE, *labels])
         if not self._json:
             times = "" if options.window is None else f"  {'start':>9}  {'end':>9}"
             label = f"{'label':{self._label_width}}"
@@ -93,7 +94,7 @@ class _Output:
             return
         ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:TOP]
         top = "  ".join(f"{printable(label)} {probability:.3f}" for label, probability in ranked)
-        label = f"{printable(answer.label or ''):{self._label_width}}"
+        label = f"{printable(answer.label or UNSURE):{self._label_width}}"
         when = "".join(f"  {time:9.3f}" for time in times.values())
         name = f"{printable(file):{self._file_width}}"
         print(f"{name}{when}  {label}  {answer.confidence:10.3f}  {top}")

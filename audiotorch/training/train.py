@@ -40,7 +40,7 @@ from audiotorch.training.results import (
     write_results,
     write_text,
 )
-from audiotorch.training.settings import accelerator
+from audiotorch.training.settings import accelerator, check_sizes
 from audiotorch.training.tasks import ClassificationTask
 
 __all__ = ["main", "train"]
@@ -97,6 +97,10 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
     run_dir = Path(run_dir)
     start = time.perf_counter()
     _check_settings(config)
+    if str(config.task._target_).endswith(".ClassicTask"):
+        from audiotorch.training.classic import train_classic  # scikit-learn takes a second
+
+        return train_classic(config, run_dir)
     with quiet():
         L.seed_everything(config.seed, workers=True, verbose=False)
         resume = None if config.ckpt_path is None else find_checkpoint(config.ckpt_path, ("last",))
@@ -174,26 +178,13 @@ def _prepare(
         f"{sum(p.numel() for p in pipeline.parameters()):,}",
     )
     features: Any = pipeline.features
-    _check_sizes(pipeline, data, features.min_samples / features.sample_rate)
+    check_sizes(pipeline, data)
     if resume is not None:
         return  # The checkpoint holds both.
     if "dataset" in getattr(features, "normalize", ()):
         features.fit(pipeline.prepare(b.waveform, b.lengths) for b in data.train_dataloader())
     if config.model.init_from is not None:
         take_weights(pipeline, config.model.init_from)
-
-
-def _check_sizes(pipeline: Pipeline, data: AudioDataModule, needed: float) -> None:
-    """Refuse clips and batches that the features or the model cannot compute on."""
-    if max(pipeline.min_duration, data.min_duration) < needed:
-        raise ParameterError(
-            f"pipeline.min_duration={pipeline.min_duration}, data.min_duration="
-            f"{data.min_duration}: the features need {needed:.3f} s; raise one of the two"
-        )
-    if data.batch_size == 1 and any(isinstance(m, nn.BatchNorm1d) for m in pipeline.modules()):
-        raise ParameterError(
-            "data.batch_size=1: must be at least 2, for this model normalises over the batch"
-        )
 
 
 def _build_task(
