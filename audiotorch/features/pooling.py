@@ -22,6 +22,7 @@ __all__ = [
     "StatisticsPooling",
     "SummaryVector",
     "VectorPooling",
+    "column_names",
     "mfcc_names",
 ]
 
@@ -113,6 +114,21 @@ class VectorPooling(nn.Module):
         if x.dim() == 2:
             return x
         return self.pooling(x, frame_counts.unsqueeze(1).expand(x.shape[:2])).flatten(1)
+
+
+def column_names(features: Any) -> list[str]:
+    """Name the columns of what `VectorPooling` makes of a front end's answers.
+
+    Args:
+        features: a front end, eager or exported; rows of images, which have no `names`, are named
+            by statistic.
+    """
+    if hasattr(features, "names"):
+        return list(features.names)
+    n_channels, n_rows = features.output_shape
+    channels = [f"channel{c}_" if n_channels > 1 else "" for c in range(n_channels)]
+    statistics = _STATISTICS
+    return [f"{c}mel_{s}_{row}" for c in channels for s in statistics for row in range(n_rows)]
 
 
 def mfcc_names(statistics: Sequence[str], n_mfcc: int) -> List[str]:

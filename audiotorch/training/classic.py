@@ -18,6 +18,7 @@ from torch import nn
 
 from audiotorch.data.datamodule import AudioDataModule
 from audiotorch.errors import ParameterError, printable
+from audiotorch.features.pooling import column_names
 from audiotorch.models.calibration import abstain_threshold, coverage
 from audiotorch.models.classic import fit_classifier, with_settings
 from audiotorch.models.evaluation import Evaluation, Fold, evaluate, leakage, table
@@ -32,7 +33,7 @@ from audiotorch.training.classic_drawings import draw_classic
 from audiotorch.training.progress import quiet
 from audiotorch.training.results import draw, run_facts, write_results, write_text
 from audiotorch.training.settings import accelerator, check_count, check_number, check_sizes
-from audiotorch.training.vectors import Vectors, column_names, compute_vectors
+from audiotorch.training.vectors import Vectors, compute_vectors
 
 __all__ = ["ClassicTask", "train_classic"]
 

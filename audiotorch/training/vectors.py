@@ -18,7 +18,7 @@ from audiotorch.features.pooling import VectorPooling
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
 
-__all__ = ["Vectors", "column_names", "compute_vectors"]
+__all__ = ["Vectors", "compute_vectors"]
 
 _CHUNK = 256  # clips that are decoded at a time
 _MAX_SAMPLES = 1 << 21  # of a padded batch
@@ -61,20 +61,6 @@ def compute_vectors(
     found += [_rows(pipeline, clips, copy, augment, seed) for copy in range(1, n_copies + 1)]
     groups = [clip.group for clip in clips.clips]
     return Vectors(found[0], clips.targets.numpy(), groups, found[1:])
-
-
-def column_names(features: Any) -> list[str]:
-    """Name the columns of the vectors.
-
-    Args:
-        features: a front end; of one without `names`, an image, rows are named by statistic.
-    """
-    if hasattr(features, "names"):
-        return list(features.names)
-    n_channels, n_rows = features.output_shape
-    channels = [f"channel{c}_" if n_channels > 1 else "" for c in range(n_channels)]
-    statistics = VectorPooling().pooling.statistics
-    return [f"{c}mel_{s}_{row}" for c in channels for s in statistics for row in range(n_rows)]
 
 
 @torch.no_grad()
