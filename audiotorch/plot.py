@@ -160,10 +160,10 @@ def reliability_diagram(curves: Mapping[str, "Reliability"]) -> "Figure":
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="calibrated")
     for name, bins in curves.items():
-        held = bins.count > 0
-        size = 20 + 180 * bins.count[held] / max(bins.count.sum(), 1)
+        held = bins.size > 0
+        area = 20 + 180 * bins.size[held] / max(bins.size.sum(), 1)
         (line,) = axes.plot(bins.confidence[held], bins.accuracy[held], label=_plain(name))
-        axes.scatter(bins.confidence[held], bins.accuracy[held], s=size, color=line.get_color())
+        axes.scatter(bins.confidence[held], bins.accuracy[held], s=area, color=line.get_color())
     axes.set(xlabel="confidence", ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc="upper left", frameon=False)
     return figure

@@ -104,8 +104,9 @@ def split_clips(
         train, test = _carve_clips(train, test_fraction, np.random.default_rng([seed, 1]))
     if validation in (None, "given") and given_val:
         mode, val = "given", given_val
+    elif validation == "given":
+        mode, val = "none", []
     else:
-        validation = "none" if validation == "given" else validation
         mode = validation or ("group" if group_count(train + given_val) >= MIN_GROUPS else "clip")
         train, val, mode = _carve(
             sorted(train + given_val), mode, val_fraction, seed, validation is None, notes

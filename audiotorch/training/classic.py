@@ -120,7 +120,7 @@ def train_classic(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     found = {**_protocols(evaluations), **scored}
     metrics: dict[str, Any] = {}
     for name, evaluation in found.items():
-        metrics |= {f"{name}/{key}": value for key, value in evaluation.as_dict().items()}
+        metrics |= _flat(name, evaluation)
     metrics["leakage"] = leakage(evaluations)
     metrics |= _abstain(pipeline, found, evaluations[-1], task)
     importance = _importance(fitted, classifier, parts, data, column_names(pipeline.features), task)
@@ -246,6 +246,13 @@ def _score(pipeline: Pipeline, part: Vectors, name: str) -> Evaluation:
 def _protocols(evaluations: list[Evaluation]) -> dict[str, Evaluation]:
     """Cross-validations under the names of `metrics.json`."""
     return dict(zip(("cv", "cv_grouped"), evaluations, strict=False))
+
+
+def _flat(name: str, evaluation: Evaluation) -> dict[str, Any]:
+    """Figures under flat names; folds of one part tell nothing."""
+    figures = evaluation.as_dict()
+    left_out = () if name.startswith("cv") else ("protocol", "folds", "notes", "acc_std")
+    return {f"{name}/{key}": value for key, value in figures.items() if key not in left_out}
 
 
 def _abstain(
