@@ -53,7 +53,9 @@ def convert(fitted: Any) -> Estimator:
         raise ParameterError(f"{kind.__name__}: is not fitted; call fit first") from error
     if getattr(fitted, "n_outputs_", 1) != 1 or getattr(fitted, "outputs_2d_", False):
         raise ParameterError(f"{kind.__name__}: answers for several outputs; fit one for each")
-    return _BUILDERS[kind.__name__](fitted)
+    module = _BUILDERS[kind.__name__](fitted)
+    module.n_features = int(getattr(fitted, "n_features_in_", module.n_features))
+    return module
 
 
 def probable(fitted: Any) -> Estimator:

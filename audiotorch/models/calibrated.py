@@ -84,6 +84,7 @@ class Calibrated(Estimator):
     ) -> None:
         super().__init__()
         self.inner = inner
+        self.n_features = inner.n_features
         self.curves = curves
         self.n_classes = n_classes
         self.explains = inner.explains
@@ -123,6 +124,7 @@ class Tempered(Estimator):
     def __init__(self, inner: Estimator, beta: float) -> None:
         super().__init__()
         self.inner = inner
+        self.n_features = inner.n_features
         self.beta = beta
         self.explains = inner.explains
 

@@ -32,6 +32,7 @@ class Estimator(nn.Module):
     moves vectors over the thresholds of trees.
 
     Attributes:
+        n_features: width of the vectors.
         explains: whether `contributions` and `baseline` have an answer.
         keeps_features: whether column `i` of the answer is feature `i` (of transformers).
         is_probability: whether `decision` gives probabilities (of classifiers).
@@ -39,6 +40,7 @@ class Estimator(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.n_features = 0
         self.explains = False
         self.keeps_features = False
         self.is_probability = True
@@ -159,6 +161,7 @@ class Chain(Estimator):
         super().__init__()
         self.steps = nn.Sequential(*steps)
         self.last = last
+        self.n_features = steps[0].n_features
         self.keeps_features = all(step.keeps_features for step in steps)
         self.explains = last.explains and self.keeps_features
         self.is_probability = last.is_probability
@@ -195,6 +198,7 @@ class Average(Estimator):
     def __init__(self, members: Sequence[Estimator], weights: Tensor, explains: bool) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.n_features = members[0].n_features
         self.explains = explains
         self.register_buffer("weights", weights / weights.sum())
 

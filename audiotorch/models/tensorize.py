@@ -4,6 +4,7 @@ import math
 from typing import Any, Optional
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ from audiotorch.features.pooling import StatisticsPooling
 from audiotorch.models.builders import probable
 from audiotorch.models.estimators import Estimator
 
-__all__ = ["ClassicModel", "tensorize"]
+__all__ = ["ClassicModel", "steady", "tensorize"]
 
 
 def tensorize(fitted: Any) -> Estimator:
@@ -51,6 +52,35 @@ def tensorize(fitted: Any) -> Estimator:
         tensor([[0.5000, 0.5000]], dtype=torch.float64)
     """
     return probable(fitted).eval()
+
+
+def steady(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Round training vectors, so that no estimator is fitted on the rounding of their features.
+
+    Clips that end in silence share values such as an MFCC's maximum of 0, but for a last bit that
+    hangs on padding, batch and machine. A booster that splits there, or a scaler that widens a
+    column of such values to a spread of 1, answers by chance: HistGradientBoosting on spoken digits
+    gave every eighth clip another probability when padded, up to 0.09. Columns are rounded to
+    1/4096 of their standard deviation, or to 2**-34 where that is more. Only the training is
+    rounded: afterwards vectors are taken as they are.
+
+    Args:
+        vectors: of the training alone.
+
+    Shape:
+        - Input: `(n_clips, n_features)`
+        - Output: as the input, float64
+
+    Example:
+        >>> steady(np.array([[1e-15, 1.0], [-2e-15, 2.0]])).tolist()
+        [[0.0, 1.0], [0.0, 2.0]]
+    """
+    vectors = np.asarray(vectors, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        power = np.floor(np.log2(vectors.std(axis=0))) - 12.0
+    unit = np.exp2(np.maximum(power, -34.0))
+    rounded: npt.NDArray[np.float64] = np.round(vectors / unit) * unit + 0.0
+    return rounded
 
 
 class ClassicModel(nn.Module):
@@ -115,7 +145,7 @@ class ClassicModel(nn.Module):
         self.smallest = 1e-9
         # A class that the training did not have has no probability at any temperature.
         self.never = math.log(1e-30)
-        self.n_features = int(fitted.n_features_in_)
+        self.n_features = self.classifier.n_features
         self.explains = bool(self.classifier.explains)
         self.pooling = StatisticsPooling()
         self.register_buffer("classes", torch.from_numpy(classes.astype(np.int64)))
