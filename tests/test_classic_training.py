@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from audiotorch.models.storage import load_classifier
+from audiotorch.models.storage import load_classifier, read_notes
 from hydra import compose, initialize_config_dir
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -21,6 +21,7 @@ from audiotorch.data.demo import write_corpus
 from audiotorch.errors import ParameterError
 from audiotorch.export import load_pipeline
 from audiotorch.models.classic import CLASSIFIERS, build_classifier
+from audiotorch.models.tensorize import steady
 from audiotorch.training.augment import Augment
 from audiotorch.training.build import config_dir
 from audiotorch.training.checkpoint import build_pipeline, load_checkpoint_pipeline
@@ -100,7 +101,8 @@ def test_cross_validation_is_scikit_learns(finished: Path, corpus: Path):
     _, vectors = recomputed(finished, corpus)
     assert vectors.x.shape == (80, 270)
     folds = StratifiedKFold(5, shuffle=True, random_state=42)
-    scores = cross_val_score(build_classifier("random_forest"), vectors.x, vectors.y, cv=folds)
+    x = steady(vectors.x)
+    scores = cross_val_score(build_classifier("random_forest"), x, vectors.y, cv=folds)
     metrics = json.loads((finished / "metrics.json").read_text())
     assert [fold["acc"] for fold in metrics["cv/folds"]] == pytest.approx(scores.tolist())
 
@@ -117,8 +119,9 @@ REGEX = r"(?P<label>[^/]+)/[^/]*_(?P<group>device\d+)_\d+\.flac$"
 
 def test_exported_file_gives_scikit_learns_probabilities(finished: Path, corpus: Path):
     module = load_pipeline(finished / "model.ts")
-    fitted, metadata = load_classifier(finished / "checkpoints" / "fitted.skops")
-    assert metadata["labels"] == module.labels
+    checkpoint = finished / "checkpoints" / "fitted.skops"
+    fitted = load_classifier(checkpoint)
+    assert read_notes(checkpoint)["labels"] == module.labels
     data, _ = recomputed(finished, corpus)
     for clips in (data.train_set, data.test_set):
         for i in range(len(clips)):

@@ -60,9 +60,10 @@ class Evaluation:
         acc: mean of the folds' accuracies, as of `cross_val_score`. Each left-out group counts the
             same, however many clips it has.
         acc_std: their standard deviation (`ddof=0`).
-        acc_interval: 95 % interval of `acc`. Stratified: Wilson's, for clips drawn at random; it
-            says nothing of new groups. Else Student's t over the folds, which hold other groups
-            each: for groups drawn at random. With few groups it is as wide as that deserves.
+        acc_interval: 95 % interval of `acc`. Stratified, or one part: Wilson's, for clips drawn at
+            random; it says nothing of new groups. Else Student's t over the folds, which hold
+            other groups each: for groups drawn at random. With few groups it is as wide as that
+            deserves.
         f1: macro F1, mean over the classes with clips.
         ece: expected calibration error in 15 bins.
         loss: log loss, probabilities clipped as scikit-learn does.
@@ -90,7 +91,7 @@ class Evaluation:
     @cached_property
     def acc_interval(self) -> tuple[float, float]:  # noqa: D102
         n, p = len(self.targets), self.acc
-        if self.protocol == "stratified":
+        if self.protocol == "stratified" or len(self.folds) < 2:
             z = scipy.stats.norm.ppf(0.975)
             centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
             low, high = (centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
-from audiotorch.features.pooling import StatisticsPooling
+from audiotorch.features.pooling import VectorPooling
 from audiotorch.models.builders import probable
 from audiotorch.models.estimators import Estimator
 
@@ -147,7 +147,7 @@ class ClassicModel(nn.Module):
         self.never = math.log(1e-30)
         self.n_features = self.classifier.n_features
         self.explains = bool(self.classifier.explains)
-        self.pooling = StatisticsPooling()
+        self.pooling = VectorPooling()
         self.register_buffer("classes", torch.from_numpy(classes.astype(np.int64)))
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -203,8 +203,7 @@ class ClassicModel(nn.Module):
             )
 
     def _vector(self, x: Tensor, lengths: Tensor) -> Tensor:
-        if x.dim() == 4:
-            x = self.pooling(x, lengths.unsqueeze(1).expand(x.shape[:2])).flatten(1)
+        x = self.pooling(x, lengths)
         if x.dim() != 2 or x.shape[1] != self.n_features:
             raise ParameterError(
                 f"x: must be (batch, {self.n_features}) as in the training, got {list(x.shape)}"

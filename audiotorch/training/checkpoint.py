@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.models.ensemble import Ensemble
-from audiotorch.models.storage import load_classifier, save_classifier
+from audiotorch.models.storage import load_classifier, read_notes, save_classifier
 from audiotorch.models.tensorize import ClassicModel
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.build import build
@@ -226,7 +226,7 @@ def save_fitted(folder: Path, fitted: Any, pipeline: Pipeline, config: dict[Any,
 
 
 def _load_fitted(file: Path, trusted: bool) -> Pipeline:
-    fitted, metadata = load_classifier(file)
+    fitted, metadata = load_classifier(file), read_notes(file)
     try:
         config = OmegaConf.create(metadata["config"])
         model = ClassicModel(fitted, len(metadata["labels"]))

@@ -3,12 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import sklearn
 import skops
 import torch
@@ -25,7 +26,7 @@ from audiotorch.models.evaluation import Evaluation, Fold, evaluate, leakage, ta
 from audiotorch.models.folds import grouped_parts, stratified_parts
 from audiotorch.models.importance import families, named_columns, permutation_importance
 from audiotorch.models.search import search
-from audiotorch.models.tensorize import ClassicModel
+from audiotorch.models.tensorize import ClassicModel, steady
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.build import build
 from audiotorch.training.checkpoint import build_pipeline, save_fitted
@@ -110,8 +111,9 @@ def train_classic(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         pipeline = _front_end(plain, config, data)
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         parts = _vectors(pipeline, data, task, config.seed)
-        classifier = _classifier(config, pipeline)
-        tune = _search(config, task)
+        scale = _scales(config, pipeline)
+        classifier = build(config.model, without=("scale", "init_from"), scale=scale)
+        tune = _search(config, task, scale)
         evaluations = _judge(classifier, parts["train"], data, task, config.seed, tune)
         fitted, settings = _fit(classifier, parts["train"], config.seed, tune)
     pipeline.model = ClassicModel(fitted, len(data.labels))
@@ -168,26 +170,30 @@ def _vectors(
     augment: Any = data.augment
     if task.copies and augment is None:
         raise ParameterError(f"task.copies={task.copies}: needs data.augment to make them")
-    parts = {"train": compute_vectors(pipeline, data.train_set, task.copies, augment, seed)}
+    train = compute_vectors(pipeline, data.train_set, task.copies, augment, seed)
+    rounded = np.split(steady(np.concatenate([train.x, *train.copies])), 1 + task.copies)
+    parts = {"train": replace(train, x=rounded[0], copies=rounded[1:])}
     for name, clips in (("val", data.val_set), ("test", data.test_set)):
         if len(clips):
             parts[name] = compute_vectors(pipeline, clips)
     return parts
 
 
-def _classifier(config: DictConfig, pipeline: Pipeline) -> Any:
-    """Build the unfitted classifier, with a scaler where features are not normalised."""
-    scale = config.model.scale
-    if scale is None:
-        scale = not getattr(pipeline.features, "normalised", False)
-    return build(config.model, without=("scale", "init_from"), scale=scale)
+def _scales(config: DictConfig, pipeline: Pipeline) -> bool:
+    """Whether a scaler comes first: as said, or where the features are not normalised."""
+    if config.model.scale is not None:
+        return bool(config.model.scale)
+    return not getattr(pipeline.features, "normalised", False)
 
 
-def _search(config: DictConfig, task: ClassicTask) -> Callable[..., Mapping[str, Any]] | None:
+def _search(
+    config: DictConfig, task: ClassicTask, scale: bool
+) -> Callable[..., Mapping[str, Any]] | None:
     """What chooses settings on a training part, if anything does."""
     if not task.search_trials:
         return None
-    return partial(search, config.model.name, trials=task.search_trials, seed=config.seed)
+    name, trials, seed = config.model.name, task.search_trials, config.seed
+    return partial(search, name, trials=trials, seed=seed, scale=scale)
 
 
 def _judge(
