@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from audiotorch.models.classic import CLASSIFIERS, build_classifier
 from audiotorch.training.build import build, config_dir
 from audiotorch.training.checkpoint import build_pipeline
 from audiotorch.training.tasks import ClassificationTask
@@ -47,8 +48,21 @@ def test_every_experiment_takes_every_model_and_features(experiment: str | None)
         config = composed(*preset, f"model={model}", f"features={features}")
         OmegaConf.resolve(config)
         assert config.model == composed(f"model={model}").model
-        assert config.task._target_.endswith("ClassificationTask")
+        classic = config.model._target_.endswith("build_classifier")
+        task = "ClassicTask" if classic else "ClassificationTask"
+        assert config.task._target_.endswith(f".{task}")
         assert config.data.sample_rate == config.features.sample_rate
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_has_a_file_that_says_its_settings(name: str):
+    section = composed(f"model={name}").model
+    assert section.name == name
+    built = build(section, without=("scale",), scale=True)
+    plain = build_classifier(name)
+    assert str(built[-1].get_params()) == str(plain[-1].get_params()).replace(
+        "'n_jobs': None", f"'n_jobs': {section.get('n_jobs')}"
+    )
 
 
 def sections() -> list[tuple[str, str]]:

@@ -325,6 +325,17 @@ def test_given_splits_are_kept():
     assert everything.validation == "none"
 
 
+def test_only_a_given_validation_part_where_asked_for():
+    labels = ["a", "b"] * 10
+    parts = ["train"] * 12 + ["val"] * 8
+    splits = split_clips(clips_of(labels, splits=parts), validation="given")
+    assert (splits.validation, len(splits.val)) == ("given", 8)
+    groups = [f"s{k}" for k in range(20)]  # else they would be parted by group
+    splits = split_clips(clips_of(labels, groups), validation="given")
+    assert (splits.validation, splits.val, len(splits.train)) == ("none", [], 20)
+    assert splits.notes == []
+
+
 def test_given_test_part_only_has_validation_carved_from_train():
     labels, parts = ["a", "b"] * 20, ["train"] * 30 + ["test"] * 10
     groups = ["ann", "ann", "bob", "bob"] * 10
@@ -363,7 +374,7 @@ def test_sources_on_both_sides_are_warned_of(names, warned):
     ("options", "message"),
     [
         ({"test_group": "zoe"}, r"test_group=\['zoe'\]: must be among the groups \['s0', 's1'\]"),
-        ({"validation": "speaker"}, "must be 'group', 'clip', 'none'"),
+        ({"validation": "speaker"}, "must be 'given', 'group', 'clip', 'none'"),
         ({"val_fraction": 0.0}, "must be above 0"),
         ({"test_fraction": 0.9}, "must be from 0 to 0.5"),
         ({"test_group": ["s0", "s1"]}, r"classes \['a', 'b'\] have no training clip"),

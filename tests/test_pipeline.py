@@ -585,6 +585,30 @@ def test_bad_files_are_named_and_the_others_answered(pipeline, folder, batch_siz
 
 
 @pytest.mark.parametrize("wrap", [str, Path, lambda path: [path], lambda path: iter([path])])
+def test_no_label_where_the_pipeline_abstains(pipeline, folder):
+    files = sorted(folder.glob("*.wav"))
+    before = predict(pipeline, files)
+    level = sorted(a.confidence for a in before if a.error is None)[1]
+    pipeline.abstain_below(level)
+    module = scripted(pipeline)
+    for answers in (predict(pipeline, files), predict(module, files)):
+        for old, new in zip(before, answers, strict=True):
+            assert new.confidence == pytest.approx(old.confidence, abs=1e-6)
+            if old.error is None and old.confidence > level + 1e-6:
+                assert new.label == old.label
+            if old.error is None and old.confidence < level - 1e-6:
+                assert new.label is None
+                assert new.error is None
+    pipeline.abstain_below(0.0)
+    assert [a.label for a in predict(pipeline, files)] == [a.label for a in before]
+
+
+@pytest.mark.parametrize("confidence", [-0.1, 1.1, float("nan")])
+def test_confidence_to_abstain_below_is_a_probability(pipeline, confidence):
+    with pytest.raises(ParameterError, match="must be from 0 to 1"):
+        pipeline.abstain_below(confidence)
+
+
 def test_one_source_or_several(pipeline, folder, wrap):
     (prediction,) = pipeline.predict(wrap(folder / "mono.wav"))
     check_answer(prediction, pipeline, folder / "mono.wav")

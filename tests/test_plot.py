@@ -8,12 +8,15 @@ from matplotlib.image import imread
 from audiotorch.errors import MissingDependencyError, ParameterError
 from audiotorch.features import SpectrogramImage
 from audiotorch.models import CNN
+from audiotorch.models.calibration import reliability
 from audiotorch.pipeline import Pipeline
 from audiotorch.plot import (
     confusion_matrix,
+    importance_bars,
     new_figure,
     pixels,
     prediction_strip,
+    reliability_diagram,
     save_figure,
     spectrogram,
 )
@@ -93,3 +96,25 @@ def test_any_sample_rate_is_drawn(rate):
     image = spectrogram(torch.randn(rate), rate).axes[0].images[0].get_array()
     assert image.shape[0] == 40
     assert np.isfinite(image).all()
+
+
+def test_importance_bars_show_the_largest_losses_on_top():
+    drops = {"mfcc_mean": (0.05, 0.01), "rms$": (-0.01, 0.0), "chroma": (0.2, 0.02)}
+    axes = importance_bars(drops, n_shown=2).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["chroma", "mfcc_mean"]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([20.0, 5.0])
+    assert [bar.get_y() for bar in axes.patches] == sorted(
+        (bar.get_y() for bar in axes.patches), reverse=True
+    )
+    assert pixels(importance_bars({})).shape[2] == 3
+
+
+def test_reliability_diagram_draws_bins_that_have_clips():
+    probabilities = np.array([[0.95, 0.05], [0.93, 0.07], [0.4, 0.6], [0.45, 0.55]])
+    curve = reliability(probabilities, np.array([0, 1, 1, 1]), n_bins=10)
+    axes = reliability_diagram({"cv": curve}).axes[0]
+    diagonal, line = axes.lines
+    assert diagonal.get_xdata().tolist() == diagonal.get_ydata().tolist() == [0, 1]
+    assert line.get_ydata().tolist() == pytest.approx([1.0, 1.0, 0.5])
+    assert line.get_xdata().tolist() == pytest.approx([0.55, 0.6, 0.94])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["calibrated", "cv"]

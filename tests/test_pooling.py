@@ -8,11 +8,13 @@ from audiotorch.features import (
     MFCC,
     Delta,
     MFCCStatistics,
+    SpectrogramImage,
     StatisticsPooling,
     SummaryVector,
     TextureStatistics,
     TorchaudioStatistics,
 )
+from audiotorch.features.pooling import VectorPooling, column_names
 
 NAMES = ("mean", "std", "min", "max")
 
@@ -111,3 +113,21 @@ def test_names_tell_what_a_column_holds():
     assert max(values[f"modulation_octave{k}_0"] for k in range(7)) > 0
     octaves = [values[f"modulation_octave{k}_3"] for k in range(7)]
     assert sum(octaves) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_images_become_vectors_with_names():
+    image = SpectrogramImage(8000, 256, 80, n_mels=20, deltas=True)
+    waveform, lengths = torch.randn(2, 8000), torch.tensor([8000, 3000])
+    x, counts = image(waveform, lengths), image.frame_counts(lengths)
+    vector = VectorPooling()(x, counts)
+    names = column_names(image)
+    assert vector.shape == (2, len(names))
+    assert len(set(names)) == len(names) == 3 * 4 * 20
+    own = x[1, 2, 7, : int(counts[1])]
+    assert vector[1, names.index("channel2_mel_max_7")] == own.max()
+    assert vector[1, names.index("channel2_mel_mean_7")] == pytest.approx(
+        float(own.mean()), abs=1e-6
+    )
+    plain = SpectrogramImage(8000, 256, 80, n_mels=20)
+    assert column_names(plain)[20] == "mel_std_0"
+    assert column_names(SummaryVector()) == SummaryVector().names

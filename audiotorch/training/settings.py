@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -43,7 +44,8 @@ def check_sizes(pipeline: Pipeline, data: AudioDataModule) -> None:
         ParameterError: clips may be shorter than the features need, or batches are of one clip
             where the model normalises over the batch.
     """
-    needed = pipeline.features.min_samples / pipeline.features.sample_rate  # type: ignore[operator]
+    features: Any = pipeline.features
+    needed = features.min_samples / features.sample_rate
     if max(pipeline.min_duration, data.min_duration) < needed:
         raise ParameterError(
             f"pipeline.min_duration={pipeline.min_duration}, data.min_duration="
