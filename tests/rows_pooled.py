@@ -113,7 +113,7 @@ ROWS = [
         light=lambda rate: PooledFeatures(["rms", "mfcc"], rate),
         reference=named_of,
         error=share_of_level,
-        # Silence's first coefficient is -1131 in all frames: their mean rounds, and shows as spread.
+        # Silence's first coefficient is -1131 in all frames: their mean rounds, so they spread.
         tolerance={torch.float64: 1e-6, torch.float32: 2e-4},
         batch_only=True,
         frames=False,
