@@ -215,14 +215,19 @@ class AudioFeatures(TransformerMixin, BaseEstimator):
             for start in range(0, len(clips) + self.batch_size, self.batch_size):
                 chunk = range(start, min(start + self.batch_size, len(clips)))
                 coming = [(k, pool.submit(self._read, front_end, clips[k], k)) for k in chunk]
-                found = {k: self._checked(clips[k], each.result()) for k, each in pending}
-                yield {row: clip for row, clip in found.items() if clip is not None}
+                usable: dict[int, Tensor] = {}
+                for k, each in pending:
+                    waveform = self._checked(clips[k], each.result())
+                    if waveform is not None:
+                        usable[k] = waveform
+                yield usable
                 pending = coming
 
     def _read(self, front_end: Any, clip: Any, row: int) -> _Read:
-        needed = front_end.min_samples / self.sample_rate
+        # The rate of `fit`, whatever was set since.
+        needed = front_end.min_samples / front_end.sample_rate
         least = needed if self.min_duration < needed else 0.0
-        return read_row(clip, row, int(self.sample_rate), least, _PAD)
+        return read_row(clip, row, front_end.sample_rate, least, _PAD)
 
     def _checked(self, clip: Any, found: _Read) -> Tensor | None:
         """Return a clip's samples, or say what is wrong with it."""
@@ -231,7 +236,8 @@ class AudioFeatures(TransformerMixin, BaseEstimator):
         if isinstance(found, OSError):
             found = DecodeError(f"{source_name(clip)}: {found}")
         if self.on_error == "nan":
-            warnings.warn(f"{found}; its row is NaN", UserWarning, stacklevel=4)
+            # Told of the caller of `transform`, which scikit-learn wraps.
+            warnings.warn(f"{found}; its row is NaN", UserWarning, stacklevel=5)
             return None
         raise type(found)(
             f"{found}; or let on_error='nan' give it a row of NaN, as no row of X can be left out "
@@ -240,7 +246,7 @@ class AudioFeatures(TransformerMixin, BaseEstimator):
 
     def _compute(self, front_end: Any, waveform: Tensor, lengths: Tensor) -> Any:
         """Return the rows of clips that are zero behind their ends: see `Pipeline.prepare`."""
-        least = round(self.min_duration * self.sample_rate)
+        least = round(self.min_duration * front_end.sample_rate)
         waveform = nn.functional.pad(waveform, [0, max(0, least - waveform.shape[1])])
         where = next((x.device for x in (*front_end.parameters(), *front_end.buffers())), None)
         with torch.no_grad():

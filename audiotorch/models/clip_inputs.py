@@ -124,11 +124,13 @@ def _unpacked(X: list[Any] | tuple[Any, ...]) -> tuple[Any, bool]:
 
 
 def _holds_clips(array: Any) -> bool:
-    """Whether something in an array is no number."""
+    """Whether something in an array is no number; nothing at all is taken for no recordings."""
     if array.dtype.kind != "O":
         return array.dtype.kind in "UT"
     kinds = str | os.PathLike | bytes | np.ndarray | Tensor | list | None
-    return any(isinstance(each, kinds) or hasattr(each, "read") for each in array.flat)
+    return array.size == 0 or any(
+        isinstance(each, kinds) or hasattr(each, "read") for each in array.flat
+    )
 
 
 def _rows(array: Any) -> list[Any]:
