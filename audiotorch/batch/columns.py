@@ -1,7 +1,6 @@
 """Features as named columns: which there are, and a clip's or window's rows of them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 from audiotorch.audio.windows import window_samples
 from audiotorch.batch.tables import Block
 from audiotorch.errors import ParameterError
-from audiotorch.features.extractor import FEATURES, FeatureExtractor
+from audiotorch.features.extractor import FEATURES, FeatureExtractor, told_of_rate
 from audiotorch.features.pooling import PooledFeatures, SummaryVector
 
 __all__ = ["SUMMARY", "FeatureColumns"]
@@ -165,7 +164,7 @@ class FeatureColumns:
                 "features='summary': is one row a clip; leave --frames out, or name features that "
                 "have frames, such as mfcc"
             )
-        with _told_of_rate(self.sample_rate):
+        with told_of_rate(self.sample_rate):
             return SummaryVector(self.sample_rate)
 
     def _named(self, names: list[str]) -> torch.nn.Module:
@@ -175,7 +174,7 @@ class FeatureColumns:
                 f"of {' '.join(FEATURES)}"
             )
         build = FeatureExtractor if self.frames else PooledFeatures
-        with _told_of_rate(self.sample_rate):
+        with told_of_rate(self.sample_rate):
             module = build(features=names, sample_rate=self.sample_rate)
         self.hop_length = module.hop_length
         return module
@@ -194,18 +193,6 @@ class FeatureColumns:
         for name, feature in found.items():
             columns += [f"{name}{number}" for number in _numbered(feature.shape[1])]
         return columns
-
-
-@contextmanager
-def _told_of_rate(sample_rate: int) -> Iterator[None]:
-    """Name the one setting of the features that can be at fault here."""
-    try:
-        yield
-    except ParameterError as error:
-        raise ParameterError(
-            f"sample_rate={sample_rate}: not for these features ({error}); take another, such as "
-            "22050"
-        ) from error
 
 
 def _numbered(n_rows: int) -> list[str]:

@@ -20,7 +20,8 @@ from audiotorch.audio.chunks import n_cores
 from audiotorch.audio.clips import padded_batches
 from audiotorch.audio.source import source_name
 from audiotorch.errors import AudioTorchError, DecodeError, ParameterError
-from audiotorch.features import FEATURES, PooledFeatures
+from audiotorch.features.extractor import FEATURES, told_of_rate
+from audiotorch.features.pooling import PooledFeatures
 from audiotorch.models.clip_inputs import clips_of, is_source, read_row
 
 __all__ = ["FRONT_ENDS", "AudioFeatures"]
@@ -261,10 +262,12 @@ def _named(features: Any, sample_rate: int) -> nn.Module:
             f"features={features!r}: must be a name, a list of names, or a front end"
         )
     names = [features] if isinstance(features, str) else list(features)
+    if not names or len(set(names)) < len(names):
+        raise ParameterError(f"features={names}: must be one or more names, each once")
     known = [name for name, kind in FRONT_ENDS.items() if hasattr(front_ends, kind)]
     if len(names) == 1 and names[0] in known:
-        kind = getattr(front_ends, FRONT_ENDS[names[0]])
-        module: nn.Module = kind(sample_rate)
+        with told_of_rate(sample_rate):
+            module: nn.Module = getattr(front_ends, FRONT_ENDS[names[0]])(sample_rate)
         return module
     if unknown := [name for name in names if name not in FEATURES]:
         joined = "; a FeatureUnion joins them" if set(unknown) <= set(known) else ""
@@ -272,7 +275,8 @@ def _named(features: Any, sample_rate: int) -> nn.Module:
             f"features={features!r}: {', '.join(map(repr, unknown))} must be one of "
             f"{', '.join(known)} alone{joined}, or of at.FEATURES: {', '.join(FEATURES)}"
         )
-    return PooledFeatures(names, sample_rate)
+    with told_of_rate(sample_rate):
+        return PooledFeatures(names, sample_rate)
 
 
 def _fitting(module: Any, sample_rate: int) -> nn.Module:

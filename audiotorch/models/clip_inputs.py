@@ -145,7 +145,10 @@ def _rows(array: Any) -> list[Any]:
             f"X: has the shape {tuple(array.shape)}: {_TAKEN}; average channels first, as "
             "X.mean(axis=1)"
         )
-    table = check_array(array, ensure_all_finite=False, estimator="AudioFeatures")
+    try:
+        table = check_array(array, ensure_all_finite=False, estimator="AudioFeatures")
+    except ValueError as error:
+        raise ParameterError(f"X: {error}") from error
     _refuse_pcm(table, "X")
     return list(table)
 
