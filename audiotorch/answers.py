@@ -17,8 +17,16 @@ from audiotorch.audio.clips import check_seconds, padded_batches, read_clip
 from audiotorch.audio.source import source_name
 from audiotorch.audio.windows import read_windows, window_samples
 from audiotorch.errors import AudioTorchError, ParameterError
+from audiotorch.features.pooling import column_names
 
-__all__ = ["Prediction", "WindowPrediction", "check_classes", "predict", "timeline"]
+__all__ = [
+    "Prediction",
+    "WindowPrediction",
+    "check_classes",
+    "check_explains",
+    "predict",
+    "timeline",
+]
 
 _MAX_SAMPLES = 1 << 22  # of a batch of files; a CNN's images take a hundred bytes a sample
 _MAX_WINDOW_SAMPLES = 1 << 20  # of a batch of windows: long recordings must not take more memory
@@ -31,10 +39,13 @@ class Prediction:
 
     Args:
         file: path or name of the file; `"<bytes>"` for bytes.
-        label: most probable class; `None` where `error` says why.
-        confidence: probability of `label`.
+        label: most probable class; `None` where `error` says why, or where the confidence lies
+            below what the Pipeline asks for (`Pipeline.abstain_below`).
+        confidence: probability of the most probable class.
         probabilities: probability of each class by name.
         error: what was wrong with the file; `None` where there is an answer.
+        contributions: where asked for, what features add to the most probable class, by name, the
+            largest first: see `ClassicModel.contributions`.
     """
 
     file: str
@@ -42,6 +53,7 @@ class Prediction:
     confidence: float | None = None
     probabilities: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    contributions: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,8 @@ class WindowPrediction:
     Args:
         start_seconds: where the window starts.
         end_seconds: where it ends; the last one at the recording's end at the latest.
-        label: most probable class; `None` for a detector.
-        confidence: probability of `label`.
+        label: most probable class; `None` for a detector, or where the Pipeline abstains.
+        confidence: probability of the most probable class.
         probabilities: probability of each class by name.
         score: a detector's score, higher = more anomalous; `None` for classes.
     """
@@ -71,6 +83,7 @@ def predict(
     *,
     device: str | None = None,
     batch_size: int = 8,
+    explain: int = 0,
 ) -> list[Prediction]:
     """Answer files with a Pipeline, or with a module that `load_pipeline` gave.
 
@@ -84,12 +97,15 @@ def predict(
         sources: a path, bytes or open file, or several of them.
         device: `"cpu"`, `"cuda"` ...: the module is moved there; `None` = where it is.
         batch_size: clips decoded and answered together, at least 1.
+        explain: features to name that weigh most in each answer: of trees, forests, boosters and
+            logistic regression.
 
     Raises:
-        ParameterError: `batch_size` below 1, a device that torch does not have, or a module
-            without labels or for another task.
+        ParameterError: `batch_size` below 1, a device that torch does not have, a module without
+            labels or for another task, or a model that cannot explain its answers.
     """
     check_classes(module)
+    check_explains(module, explain)
     module = _placed(module, device, batch_size)
     single = isinstance(sources, (str, os.PathLike, bytes)) or hasattr(sources, "read")
     remaining: Iterator[Source] = iter(cast(Any, [sources] if single else sources))
@@ -97,7 +113,7 @@ def predict(
     with ThreadPoolExecutor() as pool, _answering(module):
         while chunk := list(islice(remaining, batch_size)):
             clips = list(pool.map(lambda source: _decode(module, source), chunk))
-            found.extend(_answer(module, chunk, clips))
+            found.extend(_answer(module, chunk, clips, explain))
     return found
 
 
@@ -165,6 +181,25 @@ def check_classes(module: Any) -> None:
         raise ParameterError("labels=[]: predict answers by name; build the Pipeline with labels")
 
 
+def check_explains(module: Any, n_features: int) -> None:
+    """Refuse to explain answers of a model that has no contributions of features.
+
+    Args:
+        module: a Pipeline, eager or exported.
+        n_features: to name; 0 asks for no explanation.
+
+    Raises:
+        ParameterError: below 0, or the model has none.
+    """
+    if n_features < 0:
+        raise ParameterError(f"explain={n_features}: must be 0 or the number of features to name")
+    if n_features and not getattr(module.model, "explains", False):
+        raise ParameterError(
+            f"explain={n_features}: only trees, forests, boosters, logistic regression and linear "
+            "SVMs say what each feature adds; take one of these, or leave it out"
+        )
+
+
 def _placed(module: nn.Module, device: str | None, batch_size: int) -> Any:
     """Return the module on the device, once the batch size is checked."""
     if batch_size < 1:
@@ -209,20 +244,49 @@ def _ask(module: Any, waveform: Tensor, lengths: Tensor) -> list[Any]:
     return answers
 
 
-def _named(module: Any, row: Sequence[float]) -> tuple[str, float, dict[str, float]]:
-    """The most probable class, its probability, and that of every class."""
+def _named(module: Any, row: Sequence[float]) -> tuple[str | None, float, dict[str, float]]:
+    """The most probable class if it is probable enough, its probability, that of every class."""
     best = max(range(len(row)), key=row.__getitem__)
-    return module.labels[best], row[best], dict(zip(module.labels, row, strict=True))
+    label = None if row[best] < _least_confidence(module) else module.labels[best]
+    return label, row[best], dict(zip(module.labels, row, strict=True))
+
+
+def _least_confidence(module: Any) -> float:
+    named = dict(zip(module.threshold_names, module.thresholds.tolist(), strict=True))
+    return named.get("abstain", 0.0)
 
 
 def _answer(
-    module: Any, sources: list[Source], clips: list[Tensor | AudioTorchError | OSError]
+    module: Any,
+    sources: list[Source],
+    clips: list[Tensor | AudioTorchError | OSError],
+    explain: int,
 ) -> list[Prediction]:
     found = [Prediction(source_name(s), error=str(c)) for s, c in zip(sources, clips, strict=True)]
     waveforms = {i: clip for i, clip in enumerate(clips) if isinstance(clip, Tensor)}
     for batch, padded, lengths in padded_batches(waveforms, _MAX_SAMPLES):
-        for i, row in zip(batch, _ask(module, padded, lengths), strict=True):
-            found[i] = Prediction(source_name(sources[i]), *_named(module, row))
+        rows = _ask(module, padded, lengths)
+        reasons = _contributions(module, padded, lengths, rows, explain)
+        for i, row, reason in zip(batch, rows, reasons, strict=True):
+            name = source_name(sources[i])
+            found[i] = Prediction(name, *_named(module, row), contributions=reason)
+    return found
+
+
+def _contributions(
+    module: Any, waveform: Tensor, lengths: Tensor, rows: list[Any], n_features: int
+) -> list[dict[str, float]]:
+    """The features that weigh most in the most probable class of each clip."""
+    if not n_features:
+        return [{} for _ in rows]
+    where = module.temperature.device
+    x, counts = module.front(waveform.to(where), lengths.to(where))
+    names = column_names(module.features)
+    found = []
+    for row, parts in zip(rows, module.model.contributions(x, counts), strict=True):
+        values = parts[:, max(range(len(row)), key=row.__getitem__)]
+        order = values.abs().argsort(descending=True, stable=True)[:n_features].tolist()
+        found.append({names[i]: float(values[i]) for i in order})
     return found
 
 

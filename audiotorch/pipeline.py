@@ -269,6 +269,27 @@ class Pipeline(nn.Module):
         return torch.where(score.isnan(), score, share)
 
     @torch.jit.unused
+    def abstain_below(self, confidence: float) -> None:
+        """Have `predict` give no label where the most probable class is less probable than this.
+
+        The exported file keeps it, in `thresholds` under the name `"abstain"`; `forward` gives
+        probabilities all the same.
+
+        Args:
+            confidence: from 0, which always gives a label, to 1.
+
+        Raises:
+            ParameterError: a confidence out of range, or a detector.
+        """
+        if not 0 <= confidence <= 1 or self.task == "anomaly":
+            raise ParameterError(
+                f"confidence={confidence!r}, task={self.task!r}: must be from 0 to 1, and for "
+                "classes"
+            )
+        self.threshold_names = ["abstain"]
+        self.thresholds = torch.full_like(self.temperature, confidence).reshape(1)
+
+    @torch.jit.unused
     def predict(
         self, sources: Source | Iterable[Source], *, device: str | None = None, batch_size: int = 8
     ) -> list[Prediction]:

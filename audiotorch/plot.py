@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from audiotorch.models.calibration import Reliability
+
 __all__ = [
     "confusion_matrix",
+    "importance_bars",
     "new_figure",
     "pixels",
     "prediction_strip",
+    "reliability_diagram",
     "save_figure",
     "spectrogram",
 ]
@@ -124,6 +128,44 @@ def confusion_matrix(matrix: np.ndarray, labels: Sequence[str]) -> "Figure":
     for row, column in np.argwhere(matrix > 0):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour)
+    return figure
+
+
+def importance_bars(drops: Mapping[str, tuple[float, float]], n_shown: int = 20) -> "Figure":
+    """Draw how much accuracy is lost without a feature, the most important on top.
+
+    Args:
+        drops: mean and standard deviation of the loss by name.
+        n_shown: features, the largest losses.
+    """
+    shown = sorted(drops.items(), key=lambda item: -item[1][0])[:n_shown]
+    figure = new_figure(6.0, 1.0 + 0.25 * max(len(shown), 1))
+    axes = figure.add_subplot()
+    for place, (_, (mean, std)) in enumerate(shown):
+        axes.barh(-place, 100 * mean, xerr=100 * std, color=_NEUTRAL, alpha=0.7, ecolor="black")
+    axes.set_yticks([-place for place in range(len(shown))], [_plain(name) for name, _ in shown])
+    axes.set_xlabel("points of accuracy lost without it")
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    return figure
+
+
+def reliability_diagram(curves: Mapping[str, "Reliability"]) -> "Figure":
+    """Draw how often answers are right against how confident they are.
+
+    Args:
+        curves: bins of confidence by name; bins without clips are left out, dots grow with the
+            clips in them.
+    """
+    figure = new_figure(4.5, 4.5)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="calibrated")
+    for name, bins in curves.items():
+        held = bins.size > 0
+        area = 20 + 180 * bins.size[held] / max(bins.size.sum(), 1)
+        (line,) = axes.plot(bins.confidence[held], bins.accuracy[held], label=_plain(name))
+        axes.scatter(bins.confidence[held], bins.accuracy[held], s=area, color=line.get_color())
+    axes.set(xlabel="confidence", ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="upper left", frameon=False)
     return figure
 
 

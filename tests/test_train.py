@@ -74,7 +74,7 @@ def run(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         config = composed("data=demo", f"data.root={corpus}", *DEMO, *small, *overrides)
         return tmp_path / name, train(config, tmp_path / name)
 
-    monkeypatch.setattr("audiotorch.training.train.export", lambda *_, **__: None)
+    monkeypatch.setattr("audiotorch.training.results.export", lambda *_, **__: None)
     return start
 
 

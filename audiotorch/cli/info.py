@@ -15,6 +15,7 @@ from audiotorch.errors import AudioTorchError, printable
 __all__ = ["add_info"]
 
 MODEL_SUFFIXES = (".ts", ".pt2")
+LONGEST = 300  # characters of a value
 
 
 def add_info(commands: Commands) -> None:
@@ -87,5 +88,7 @@ def _print_model(row: dict[str, Any]) -> None:
         if key == "labels":
             value = f"{len(value)}: {', '.join(value)}"
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if len(text) > LONGEST:
+            text = f"{text[:LONGEST]}... (--json shows all {len(text)} characters)"
         if key not in ("file", "format"):
             print(f"  {key:14}  {printable(text)}")

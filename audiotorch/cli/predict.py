@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["add_predict"]
 
 TOP = 3
+UNSURE = "(unsure)"  # below the confidence that the model asks for
 
 
 def add_predict(commands: Commands) -> None:
@@ -48,6 +49,13 @@ def add_predict(commands: Commands) -> None:
     parser.add_argument(
         "--hop", type=seconds, metavar="SECONDS", help="from window to window; default: its length"
     )
+    parser.add_argument(
+        "--explain",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="name the N features that weigh most in each answer: of scikit-learn's models",
+    )
     add_device(parser)
     parser.add_argument(
         "--batch-size", type=positive, default=16, metavar="N", help="clips at a time (16)"
@@ -58,15 +66,18 @@ def add_predict(commands: Commands) -> None:
 def _predict(options: argparse.Namespace) -> int:
     if options.hop is not None and options.window is None:
         raise ParameterError("--hop: leads from window to window; give --window too")
+    if options.explain and options.window is not None:
+        raise ParameterError("--explain: is for whole recordings; leave out --window")
     model = find_model(options.model)
     files = find_audio(options.sources)
     # Imported here: the mistakes above are told before torch is loaded.
-    from audiotorch.answers import check_classes
+    from audiotorch.answers import check_classes, check_explains
     from audiotorch.export import load_pipeline
 
     check_device(options.device)
     module = load_pipeline(model)
     check_classes(module)
+    check_explains(module, options.explain)
     work = _label_clips if options.window is None else _label_windows
     return SOME_FAILED if work(options, module, files) else DONE
 
@@ -78,7 +89,7 @@ class _Output:
         self.failed = False
         self._json = options.json
         self._file_width = file_width(files)
-        self._label_width = max([len("label"), *(len(printable(label)) for label in labels)])
+        self._label_width = max(len(printable(label)) for label in ["label", UNSURE, *labels])
         if not self._json:
             times = "" if options.window is None else f"  {'start':>9}  {'end':>9}"
             label = f"{'label':{self._label_width}}"
@@ -86,17 +97,23 @@ class _Output:
 
     def answer(self, file: str, answer: "Prediction | WindowPrediction", **times: float) -> None:
         """Print a line; `times` are the window's start and end."""
+        contributions = getattr(answer, "contributions", {})
         if self._json:
             named = {"label": answer.label, "confidence": answer.confidence}
             line = {"file": file, **times, **named, "probabilities": answer.probabilities}
+            if contributions:
+                line["contributions"] = contributions
             print(json.dumps(line))
             return
         ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:TOP]
         top = "  ".join(f"{printable(label)} {probability:.3f}" for label, probability in ranked)
-        label = f"{printable(answer.label or ''):{self._label_width}}"
+        label = f"{printable(answer.label or UNSURE):{self._label_width}}"
         when = "".join(f"  {time:9.3f}" for time in times.values())
         name = f"{printable(file):{self._file_width}}"
         print(f"{name}{when}  {label}  {answer.confidence:10.3f}  {top}")
+        if contributions:
+            parts = (f"{printable(key)} {value:+.3f}" for key, value in contributions.items())
+            print(f"{'':{self._file_width}}  because: {'  '.join(parts)}")
 
     def error(self, file: str, error: str) -> None:
         """Print what is wrong with a file."""
@@ -115,7 +132,13 @@ def _label_clips(options: argparse.Namespace, module: Any, files: list[str]) -> 
     with Progress(len(files)) as progress:
         for start in range(0, len(files), options.batch_size):
             chunk = files[start : start + options.batch_size]
-            answers = predict(module, chunk, device=options.device, batch_size=options.batch_size)
+            answers = predict(
+                module,
+                chunk,
+                device=options.device,
+                batch_size=options.batch_size,
+                explain=options.explain,
+            )
             progress.clear()
             for answer in answers:
                 if answer.error is None:

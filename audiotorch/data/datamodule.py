@@ -47,7 +47,7 @@ class AudioDataModule(LightningDataModule):
         group_column: the table's column of groups.
         split_column: the table's column of parts.
         test_group: group or groups that are kept for the test.
-        validation: `group`, `clip`, `none`, or None to choose by the data.
+        validation: `given`, `group`, `clip`, `none`, or None to choose by the data.
         val_fraction: share of the training part that validates.
         test_fraction: share that tests where neither groups nor parts are known.
         sample_rate: rate of the waveforms in Hz; files at other rates are resampled.

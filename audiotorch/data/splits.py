@@ -63,6 +63,7 @@ def split_clips(
     - `group`: whole groups, so that no speaker, recording or machine stands on both sides; chosen
       so that each class is present on both sides where that is possible.
     - `clip`: single clips, stratified by class; each class keeps at least one training clip.
+    - `given`: the table's own validation part, or nothing where it has none.
     - `none`: nothing; a table's validation clips train as well.
     - None: the table's own validation part if it has one; else `group` if the training part holds
       at least 8 groups; else `clip`.
@@ -72,7 +73,7 @@ def split_clips(
     Args:
         clips: the clips.
         test_group: group or groups that are kept for the test; compared as text.
-        validation: `group`, `clip`, `none` or None.
+        validation: `given`, `group`, `clip`, `none` or None.
         val_fraction: share of the training part that validates, in (0, 0.5].
         test_fraction: share of all clips that tests, in [0, 0.5].
         seed: what the random choices are keyed by, >= 0.
@@ -101,8 +102,10 @@ def split_clips(
         )
     elif test_fraction > 0:
         train, test = _carve_clips(train, test_fraction, np.random.default_rng([seed, 1]))
-    if validation is None and given_val:
+    if validation in (None, "given") and given_val:
         mode, val = "given", given_val
+    elif validation == "given":
+        mode, val = "none", []
     else:
         mode = validation or ("group" if group_count(train + given_val) >= MIN_GROUPS else "clip")
         train, val, mode = _carve(
@@ -120,10 +123,10 @@ def group_count(clips: Iterable[Clip]) -> int:
 
 
 def _check_settings(validation: str | None, val_fraction: float, test_fraction: float) -> None:
-    if validation not in (None, "group", "clip", "none"):
+    if validation not in (None, "given", "group", "clip", "none"):
         raise ParameterError(
-            f"validation={validation!r}: must be 'group', 'clip', 'none' or null (chosen by the "
-            "data)"
+            f"validation={validation!r}: must be 'given', 'group', 'clip', 'none' or null (chosen "
+            "by the data)"
         )
     if val_fraction is None or not 0.0 < val_fraction <= 0.5:
         raise ParameterError(f"val_fraction={val_fraction}: must be above 0, at most 0.5; try 0.15")

@@ -17,7 +17,15 @@ from audiotorch.features.mel import MelSpectrogram
 from audiotorch.features.spectral import SpectralBandwidth, SpectralCentroid, SpectralRolloff
 from audiotorch.features.spectrogram import PowerToDB
 
-__all__ = ["MFCCStatistics", "PooledFeatures", "StatisticsPooling", "SummaryVector", "mfcc_names"]
+__all__ = [
+    "MFCCStatistics",
+    "PooledFeatures",
+    "StatisticsPooling",
+    "SummaryVector",
+    "VectorPooling",
+    "column_names",
+    "mfcc_names",
+]
 
 _STATISTICS = ("mean", "std", "min", "max")
 _SUMMARY = ("mean", "std", "max", "min")
@@ -81,6 +89,47 @@ class StatisticsPooling(nn.Module):
 
 def _filled(x: Tensor, outside: Optional[Tensor], value: float) -> Tensor:
     return x if outside is None else x.masked_fill(outside, value)
+
+
+class VectorPooling(nn.Module):
+    """One vector a clip, of any front end: vectors as they are, images pooled.
+
+    Of an image, mean, standard deviation, minimum and maximum of each row over the clip's own
+    frames, channel by channel.
+
+    Shape:
+        - Input: `(batch, d)` or `(batch, channel, rows, frames)`, and frame counts `(batch,)`
+        - Output: `(batch, d)` or `(batch, channel * 4 * rows)`
+
+    Example:
+        >>> VectorPooling()(torch.zeros(2, 1, 40, 9), torch.tensor([9, 5])).shape
+        torch.Size([2, 160])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooling = StatisticsPooling()
+
+    def forward(self, x: Tensor, frame_counts: Tensor) -> Tensor:
+        """Return the vectors; shapes as in the class docstring."""
+        if x.dim() == 2:
+            return x
+        return self.pooling(x, frame_counts.unsqueeze(1).expand(x.shape[:2])).flatten(1)
+
+
+def column_names(features: Any) -> list[str]:
+    """Name the columns of what `VectorPooling` makes of a front end's answers.
+
+    Args:
+        features: a front end, eager or exported; rows of images, which have no `names`, are named
+            by statistic.
+    """
+    if hasattr(features, "names"):
+        return list(features.names)
+    n_channels, n_rows = features.output_shape
+    channels = [f"channel{c}_" if n_channels > 1 else "" for c in range(n_channels)]
+    statistics = _STATISTICS
+    return [f"{c}mel_{s}_{row}" for c in channels for s in statistics for row in range(n_rows)]
 
 
 def mfcc_names(statistics: Sequence[str], n_mfcc: int) -> List[str]:

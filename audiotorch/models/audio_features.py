@@ -21,7 +21,7 @@ from audiotorch.audio.clips import padded_batches
 from audiotorch.audio.source import source_name
 from audiotorch.errors import AudioTorchError, DecodeError, ParameterError
 from audiotorch.features.extractor import FEATURES, told_of_rate
-from audiotorch.features.pooling import PooledFeatures
+from audiotorch.features.pooling import PooledFeatures, VectorPooling, column_names
 from audiotorch.models.clip_inputs import clips_of, is_source, read_row
 
 __all__ = ["FRONT_ENDS", "AudioFeatures"]
@@ -48,7 +48,7 @@ class AudioFeatures(TransformerMixin, BaseEstimator):
     Args:
         features: `"summary"` (`SummaryVector`), `"mfcc_stats"`, `"texture_stats"` or `"robust"`;
             names of `FEATURES`, each pooled to mean and standard deviation; or a front end of your
-            own, as a Pipeline takes it, that gives one vector a clip.
+            own, as a Pipeline takes it: images are pooled as `VectorPooling` does.
         sample_rate: Hz that files are brought to, and that waveforms have.
         min_duration: seconds; shorter clips count as padded with zeros to it. 0 refuses those too
             short for the features.
@@ -60,7 +60,7 @@ class AudioFeatures(TransformerMixin, BaseEstimator):
     Attributes:
         n_features_in_: columns of X in `fit`; not there where X was a list or a Series.
         feature_names_in_: their names, where X was a DataFrame.
-        front_end_: the module, for `audiotorch.Pipeline`; rebuilt, not stored, in pickled copies.
+        front_end_: the module, for `audiotorch.Pipeline`; built anew in pickled copies.
 
     Shape:
         - Input: n paths, bytes or open files, in a list, Series or column; n mono waveforms of any
@@ -250,8 +250,10 @@ class AudioFeatures(TransformerMixin, BaseEstimator):
         least = round(self.min_duration * front_end.sample_rate)
         waveform = nn.functional.pad(waveform, [0, max(0, least - waveform.shape[1])])
         where = next((x.device for x in (*front_end.parameters(), *front_end.buffers())), None)
+        lengths = lengths.clamp(min=least).to(where)
         with torch.no_grad():
-            rows = front_end(waveform.to(where), lengths.clamp(min=least).to(where))
+            x = front_end(waveform.to(where), lengths)
+            rows = VectorPooling()(x, front_end.frame_counts(lengths))
         return rows.double().cpu().numpy()
 
 
@@ -282,16 +284,11 @@ def _named(features: Any, sample_rate: int) -> nn.Module:
 def _fitting(module: Any, sample_rate: int) -> nn.Module:
     """Refuse a front end of the user's that does not fit."""
     kind = type(module).__name__
-    for name in ("sample_rate", "output_shape", "min_samples"):
+    for name in ("sample_rate", "output_shape", "min_samples", "frame_counts"):
         if not hasattr(module, name):
             raise ParameterError(
                 f"features={kind}: has no attribute {name!r}, which a front end of a Pipeline has"
             )
-    if len(module.output_shape) != 1:
-        raise ParameterError(
-            f"features={kind}: gives {list(module.output_shape)} a clip; take a front end of "
-            "vectors, output_shape [n]"
-        )
     if module.sample_rate != sample_rate:
         raise ParameterError(
             f"sample_rate={sample_rate}: {kind} expects {module.sample_rate} Hz; give both one rate"
@@ -301,7 +298,8 @@ def _fitting(module: Any, sample_rate: int) -> nn.Module:
 
 
 def _names(front_end: Any) -> list[str]:
-    """What a front end calls its columns, or its class and a number."""
-    n = int(front_end.output_shape[0])
+    """What a front end calls its columns; else they are numbered."""
+    if hasattr(front_end, "names") or len(front_end.output_shape) > 1:
+        return column_names(front_end)
     kind = type(front_end).__name__.lower()
-    return list(getattr(front_end, "names", [f"{kind}{k}" for k in range(n)]))
+    return [f"{kind}{k}" for k in range(front_end.output_shape[0])]

@@ -6,7 +6,7 @@ from typing import List
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
-from audiotorch.features.pooling import StatisticsPooling
+from audiotorch.features.pooling import VectorPooling
 
 __all__ = ["MLP", "Linear"]
 
@@ -52,11 +52,10 @@ class MLP(nn.Module):
                 f"n_classes={n_classes}, input_shape={list(input_shape)}: need at least one class, "
                 "and the shape of vectors (n_features,) or images (channel, n_mels)"
             )
-        self.is_image = len(input_shape) == 2
-        self.pooling = StatisticsPooling()
+        self.pooling = VectorPooling()
         width = int(input_shape[0])
-        if self.is_image:
-            width *= int(input_shape[1]) * len(self.pooling.statistics)
+        if len(input_shape) == 2:
+            width *= int(input_shape[1]) * len(self.pooling.pooling.statistics)
         # The running statistics are the scaler; learned scales would only repeat the next layer.
         layers: List[nn.Module] = [nn.BatchNorm1d(width, affine=False)]
         for size in hidden:
@@ -67,9 +66,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return logits; shapes as in the class docstring."""
-        if self.is_image:
-            x = self.pooling(x, lengths.unsqueeze(1).expand(x.shape[:2])).flatten(1)
-        return self.layers(x)
+        return self.layers(self.pooling(x, lengths))
 
 
 class Linear(MLP):

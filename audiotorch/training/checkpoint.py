@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.models.ensemble import Ensemble
+from audiotorch.models.storage import load_classifier, save_classifier
+from audiotorch.models.tensorize import ClassicModel
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.build import build
 
@@ -26,10 +28,14 @@ __all__ = [
     "find_checkpoint",
     "load_checkpoint_pipeline",
     "read_checkpoint",
+    "save_fitted",
     "take_weights",
 ]
 
 log = logging.getLogger(__name__)
+
+FITTED = "fitted.skops"
+"""A scikit-learn model's checkpoint."""
 
 
 class Checkpoints(Checkpoint):
@@ -106,7 +112,8 @@ def find_checkpoint(path: str | os.PathLike[str], names: Sequence[str] = ("best"
 
     Args:
         path: a run directory, its `checkpoints` directory, or a checkpoint.
-        names: which checkpoints of a directory to take, the preferred one first.
+        names: which checkpoints of a directory to take, the preferred one first; where there is
+            none, a scikit-learn model's.
 
     Raises:
         ParameterError: there is no such file or directory, or it holds no checkpoint.
@@ -115,7 +122,9 @@ def find_checkpoint(path: str | os.PathLike[str], names: Sequence[str] = ("best"
     if given.is_file():
         return given
     candidates = [
-        folder / f"{name}.ckpt" for folder in (given / "checkpoints", given) for name in names
+        folder / name
+        for folder in (given / "checkpoints", given)
+        for name in [*(f"{name}.ckpt" for name in names), FITTED]
     ]
     for candidate in candidates:
         if candidate.is_file():
@@ -168,6 +177,8 @@ def load_checkpoint_pipeline(path: str | os.PathLike[str], trusted: bool = False
             names a class from outside audiotorch.
     """
     file = find_checkpoint(path)
+    if file.suffix == Path(FITTED).suffix:
+        return _load_fitted(file, trusted)
     checkpoint = read_checkpoint(file)
     ours = checkpoint["audiotorch"]
     try:
@@ -180,16 +191,56 @@ def load_checkpoint_pipeline(path: str | os.PathLike[str], trusted: bool = False
         pipeline.load_state_dict(state)
         if averaged:
             pipeline.model.load_state_dict(averaged)
-    except (KeyError, TypeError, RuntimeError, AttributeError, ParameterError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DecodeError(
-            f"{os.fspath(file)!r} does not fit its own configuration ({reason}); "
-            "was it written by another version of audiotorch?"
-        ) from error
+    except _MISFITS as error:
+        raise _misfit(file, error) from error
     return pipeline.eval()
 
 
-def build_pipeline(config: Any, labels: Sequence[str], trusted: bool = True) -> Pipeline:
+_MISFITS = (KeyError, TypeError, RuntimeError, AttributeError, ParameterError)
+
+
+def _misfit(file: Path, error: Exception) -> DecodeError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return DecodeError(
+        f"{os.fspath(file)!r} does not fit its own configuration ({reason}); "
+        "was it written by another version of audiotorch?"
+    )
+
+
+def save_fitted(folder: Path, fitted: Any, pipeline: Pipeline, config: dict[Any, Any]) -> None:
+    """Write a fitted scikit-learn model with what is needed to rebuild its Pipeline.
+
+    Args:
+        folder: of the file, `fitted.skops`; made when missing. Epochs' checkpoints of an earlier
+            run in it are removed.
+        fitted: the classifier.
+        pipeline: gives labels and the threshold below which it abstains.
+        config: the run's resolved configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("best.ckpt", "last.ckpt"):
+        (folder / name).unlink(missing_ok=True)
+    thresholds = dict(zip(pipeline.threshold_names, pipeline.thresholds.tolist(), strict=True))
+    metadata = {"config": config, "labels": list(pipeline.labels), "thresholds": thresholds}
+    save_classifier(fitted, folder / FITTED, metadata)
+
+
+def _load_fitted(file: Path, trusted: bool) -> Pipeline:
+    fitted, metadata = load_classifier(file)
+    try:
+        config = OmegaConf.create(metadata["config"])
+        model = ClassicModel(fitted, len(metadata["labels"]))
+        pipeline = build_pipeline(config, metadata["labels"], trusted, model)
+        if metadata["thresholds"]:
+            pipeline.abstain_below(metadata["thresholds"]["abstain"])
+    except _MISFITS as error:
+        raise _misfit(file, error) from error
+    return pipeline.eval()
+
+
+def build_pipeline(
+    config: Any, labels: Sequence[str], trusted: bool = True, model: nn.Module | None = None
+) -> Pipeline:
     """Build the untrained Pipeline that a run's configuration describes.
 
     Args:
@@ -197,16 +248,18 @@ def build_pipeline(config: Any, labels: Sequence[str], trusted: bool = True) -> 
             `data.sample_rate` are read.
         labels: the classes.
         trusted: False builds classes of audiotorch only.
+        model: stands in place of the configuration's.
     """
     config = OmegaConf.create(config)
     features = build(config.features, trusted=trusted)
-    model = build(
-        config.model,
-        without=("init_from",),
-        trusted=trusted,
-        n_classes=len(labels),
-        input_shape=list(features.output_shape),
-    )
+    if model is None:
+        model = build(
+            config.model,
+            without=("init_from",),
+            trusted=trusted,
+            n_classes=len(labels),
+            input_shape=list(features.output_shape),
+        )
     return build(
         config.pipeline,
         trusted=trusted,

@@ -17,7 +17,7 @@ from audiotorch.data.datamodule import Batch
 from audiotorch.plot import confusion_matrix, pixels, spectrogram
 from audiotorch.training.tasks import ClassificationTask
 
-__all__ = ["Drawings", "flatten"]
+__all__ = ["Drawings", "draw_error", "flatten"]
 
 log = logging.getLogger(__name__)
 
@@ -84,18 +84,32 @@ class Drawings(Callback):
         picture = pixels(confusion_matrix(matrix, list(task.pipeline.labels)))
         writer.add_image("val/confusion_matrix", picture, step, dataformats="HWC")
         for rank, (loss, _, text, clip) in enumerate(self.worst, start=1):
-            tag = f"val_errors/{rank}"
-            writer.add_text(tag, f"{text}, loss {loss:.2f}", step)
-            sound = clip / clip.abs().max().clamp(min=1e-6)
-            writer.add_audio(tag, sound[None], step, sample_rate=task.pipeline.sample_rate)
-            picture = pixels(spectrogram(clip, task.pipeline.sample_rate, text))
-            writer.add_image(tag, picture, step, dataformats="HWC")
+            told = f"{text}, loss {loss:.2f}"
+            draw_error(writer, f"val_errors/{rank}", clip, task.pipeline.sample_rate, told, step)
 
     @staticmethod
     def _is_due(trainer: L.Trainer) -> bool:
         total = trainer.max_epochs or 1
         epoch = trainer.current_epoch + 1
         return epoch >= total or epoch % max(1, total // _DRAWINGS) == 0
+
+
+def draw_error(writer: Any, tag: str, clip: Tensor, sample_rate: int, text: str, step: int) -> None:
+    """Show a clip in TensorBoard that was answered wrongly: to read, to hear and to see.
+
+    Args:
+        writer: TensorBoard's.
+        tag: where it stands there.
+        clip: `(time,)`.
+        sample_rate: Hz.
+        text: what was said and should have been.
+        step: of the training.
+    """
+    writer.add_text(tag, text, step)
+    sound = clip / clip.abs().max().clamp(min=1e-6)
+    writer.add_audio(tag, sound[None], step, sample_rate=sample_rate)
+    picture = pixels(spectrogram(clip, sample_rate, text.partition(",")[0]))
+    writer.add_image(tag, picture, step, dataformats="HWC")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

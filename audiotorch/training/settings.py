@@ -3,9 +3,56 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
-from audiotorch.errors import ParameterError
+import torch
+from omegaconf import DictConfig
+from torch import nn
 
-__all__ = ["check_count", "check_fractions", "check_interval", "check_number"]
+from audiotorch.data.datamodule import AudioDataModule
+from audiotorch.errors import ParameterError
+from audiotorch.pipeline import Pipeline
+
+__all__ = [
+    "accelerator",
+    "check_count",
+    "check_fractions",
+    "check_interval",
+    "check_number",
+    "check_sizes",
+]
+
+
+def accelerator(trainer: DictConfig) -> str:
+    """CUDA or CPU where the choice is ours: Apple's GPU has no float64, which spectra need.
+
+    Args:
+        trainer: the section of the configuration.
+    """
+    if trainer.accelerator != "auto":
+        return str(trainer.accelerator)
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_sizes(pipeline: Pipeline, data: AudioDataModule) -> None:
+    """Refuse clips and batches that the features or the model cannot compute on.
+
+    Args:
+        pipeline: to be trained.
+        data: to train on.
+
+    Raises:
+        ParameterError: clips may be shorter than the features need, or batches are of one clip
+            where the model normalises over the batch.
+    """
+    needed = pipeline.features.min_samples / pipeline.features.sample_rate  # type: ignore[operator]
+    if max(pipeline.min_duration, data.min_duration) < needed:
+        raise ParameterError(
+            f"pipeline.min_duration={pipeline.min_duration}, data.min_duration="
+            f"{data.min_duration}: the features need {needed:.3f} s; raise one of the two"
+        )
+    if data.batch_size == 1 and any(isinstance(m, nn.BatchNorm1d) for m in pipeline.modules()):
+        raise ParameterError(
+            "data.batch_size=1: must be at least 2, for this model normalises over the batch"
+        )
 
 
 def check_number(name: str, value: float, low: float, high: float) -> float:

@@ -1,10 +1,8 @@
 """The Hydra entry: from a configuration to a trained, tested and exported Pipeline."""
 
-import json
 import logging
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -12,21 +10,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 import audiotorch
 from audiotorch.data.datamodule import AudioDataModule, EpochSampler
 from audiotorch.errors import ParameterError
-from audiotorch.export import export
 from audiotorch.pipeline import Pipeline
-from audiotorch.plot import confusion_matrix, prediction_strip, save_figure
 from audiotorch.training.build import build
 from audiotorch.training.checkpoint import (
     Checkpoints,
@@ -35,16 +28,23 @@ from audiotorch.training.checkpoint import (
     read_checkpoint,
     take_weights,
 )
-from audiotorch.training.drawings import Drawings, flatten
+from audiotorch.training.drawings import Drawings
 from audiotorch.training.entry import run_hydra
 from audiotorch.training.progress import EpochLines, progress, quiet
+from audiotorch.training.results import (
+    draw,
+    is_first_process,
+    report,
+    run_facts,
+    write_results,
+    write_text,
+)
+from audiotorch.training.settings import accelerator, check_sizes
 from audiotorch.training.tasks import ClassificationTask
 
 __all__ = ["main", "train"]
 
 log = logging.getLogger(__name__)
-
-_STRIP = 8  # clips, one a class, that the picture of answers shows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _job(config: DictConfig) -> float | None:
     """One run, and what it prints; returns what a sweep compares."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-    if not _is_first_process():
+    if not is_first_process():
         logging.getLogger().setLevel(logging.ERROR)
     metrics = train(config, run_dir)
-    if _is_first_process():
-        _report(metrics, run_dir)
+    if is_first_process():
+        report(metrics, run_dir)
     value = metrics.get(config.objective)
     if isinstance(value, int | float):
         return float(value)
@@ -96,6 +96,10 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
     run_dir = Path(run_dir)
     start = time.perf_counter()
     _check_settings(config)
+    if str(config.task._target_).endswith(".ClassicTask"):
+        from audiotorch.training.classic import train_classic  # scikit-learn takes a second
+
+        return train_classic(config, run_dir)
     with quiet():
         L.seed_everything(config.seed, workers=True, verbose=False)
         resume = None if config.ckpt_path is None else find_checkpoint(config.ckpt_path, ("last",))
@@ -111,16 +115,17 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
             run_dir / "checkpoints", keep_best=bool(data.splits.val) and not data.fixed_schedule
         )
         trainer = _build_trainer(config, data, run_dir, checkpoints)
-        if resume is not None and _is_first_process():
+        if resume is not None and is_first_process():
             checkpoints.adopt(resume)
-        _write(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         loaders = _Loaders(data, first_epoch)
         trainer.fit(task, datamodule=loaders, ckpt_path=resume, weights_only=True)
         metrics = _finish(trainer, task, data, checkpoints)
     metrics["seconds"] = round(time.perf_counter() - start, 1)
     if trainer.is_global_zero:
-        _write_results(run_dir, pipeline, metrics, plain, trainer)
-        _draw(run_dir / "figures", pipeline, data, metrics)
+        logger = cast(TensorBoardLogger, trainer.logger)
+        write_results(run_dir, pipeline, metrics, plain, logger)
+        draw(run_dir / "figures", pipeline, data, metrics)
     trainer.strategy.barrier()
     return metrics
 
@@ -172,26 +177,13 @@ def _prepare(
         f"{sum(p.numel() for p in pipeline.parameters()):,}",
     )
     features: Any = pipeline.features
-    _check_sizes(pipeline, data, features.min_samples / features.sample_rate)
+    check_sizes(pipeline, data)
     if resume is not None:
         return  # The checkpoint holds both.
     if "dataset" in getattr(features, "normalize", ()):
         features.fit(pipeline.prepare(b.waveform, b.lengths) for b in data.train_dataloader())
     if config.model.init_from is not None:
         take_weights(pipeline, config.model.init_from)
-
-
-def _check_sizes(pipeline: Pipeline, data: AudioDataModule, needed: float) -> None:
-    """Refuse clips and batches that the features or the model cannot compute on."""
-    if max(pipeline.min_duration, data.min_duration) < needed:
-        raise ParameterError(
-            f"pipeline.min_duration={pipeline.min_duration}, data.min_duration="
-            f"{data.min_duration}: the features need {needed:.3f} s; raise one of the two"
-        )
-    if data.batch_size == 1 and any(isinstance(m, nn.BatchNorm1d) for m in pipeline.modules()):
-        raise ParameterError(
-            "data.batch_size=1: must be at least 2, for this model normalises over the batch"
-        )
 
 
 def _build_task(
@@ -224,7 +216,7 @@ def _build_trainer(
         "default_root_dir": run_dir,
         "enable_model_summary": False,
         "enable_progress_bar": not isinstance(bar, EpochLines),
-        "accelerator": _accelerator(config.trainer),
+        "accelerator": accelerator(config.trainer),
         "precision": _precision(config.trainer),
         # A logging interval longer than an epoch would log nothing.
         "log_every_n_steps": min(config.trainer.log_every_n_steps, len(data.train_dataloader())),
@@ -271,80 +263,11 @@ def _finish(
     }
     return {
         **metrics,
-        "validation": data.splits.validation,
+        **run_facts(pipeline, data),
         "fixed_schedule": data.fixed_schedule,
-        "train_clips": len(data.splits.train),
-        "val_clips": len(data.splits.val),
-        "test_clips": len(data.splits.test),
-        "n_parameters": sum(parameter.numel() for parameter in pipeline.parameters()),
         "epochs": epochs,
         "exported_epoch": int(chosen["epoch"]) + 1,
-        "versions": {
-            "audiotorch": audiotorch.__version__,
-            "lightning": str(L.__version__),
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
     }
-
-
-def _write_results(
-    run_dir: Path,
-    pipeline: Pipeline,
-    metrics: dict[str, Any],
-    config: dict[Any, Any],
-    trainer: L.Trainer,
-) -> None:
-    export(pipeline, run_dir / "model.ts", metrics=metrics)
-    _write(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    names = ("val/acc", "val/f1", "val/ece", "test/acc", "test/f1", "test/ece")
-    final = {f"final/{name}": metrics[name] for name in names if name in metrics}
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(flatten(config), final)
-            logger.finalize("success")
-
-
-def _draw(folder: Path, pipeline: Pipeline, data: AudioDataModule, metrics: dict[str, Any]) -> None:
-    """Pictures of the test, or of the validation where there is none."""
-    stage, clips = ("test", data.test_set) if len(data.test_set) else ("val", data.val_set)
-    if len(clips):
-        matrix = np.asarray(metrics[f"{stage}/confusion_matrix"])
-        save_figure(confusion_matrix(matrix, data.labels), folder / "confusion.png")
-        targets = clips.targets.tolist()
-        chosen = [targets.index(target) for target in sorted(set(targets))][:_STRIP]
-        truth = [data.labels[targets[i]] for i in chosen]
-        strip = prediction_strip(pipeline.cpu().eval(), [clips[i][0] for i in chosen], truth)
-        save_figure(strip, folder / "predictions.png")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that is complete or not there."""
-    if not _is_first_process():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _is_first_process() -> bool:
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def _report(metrics: dict[str, Any], run_dir: Path) -> None:
-    """The last lines of a run."""
-    if "val/acc" in metrics:
-        seen = metrics["validation"] == "clip"
-        remark = " (on groups that also train)" if seen and metrics["fixed_schedule"] else ""
-        print(f"validation accuracy: {metrics['val/acc']:.4g}{remark}")
-    if "test/acc" in metrics:
-        print(f"test accuracy: {metrics['test/acc']:.4g}")
-    print(f"model: {run_dir / 'model.ts'}")
-    if (run_dir / "figures").is_dir():
-        print(f"figures: {run_dir / 'figures'}")
-    print(f"curves: tensorboard --logdir {run_dir / 'tb'}")
-    print(f"run directory: {run_dir}", flush=True)
 
 
 if __name__ == "__main__":

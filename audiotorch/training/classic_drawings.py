@@ -1,0 +1,76 @@
+"""What TensorBoard and the run's folder show of a scikit-learn model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from audiotorch.data.datamodule import AudioDataModule
+from audiotorch.models.calibration import reliability
+from audiotorch.models.evaluation import Evaluation, table
+from audiotorch.models.importance import Importance
+from audiotorch.plot import (
+    confusion_matrix,
+    importance_bars,
+    pixels,
+    reliability_diagram,
+    save_figure,
+)
+from audiotorch.training.drawings import draw_error
+
+__all__ = ["draw_classic"]
+
+_N_ERRORS = 4
+
+
+def draw_classic(
+    folder: Path,
+    logger: TensorBoardLogger,
+    data: AudioDataModule,
+    found: Mapping[str, Evaluation],
+    importance: Mapping[str, Importance],
+) -> None:
+    """Draw figures and pictures of all evaluations, and the worst errors to see and hear.
+
+    Args:
+        folder: receives the pictures as PNG.
+        logger: TensorBoard's.
+        data: what was trained and tested on.
+        found: evaluations by name: `cv`, `cv_grouped`, `val`, `test`.
+        importance: of features, by name.
+    """
+    writer: Any = logger.experiment
+    for name, evaluation in found.items():
+        for key in ("acc", "f1", "ece", "loss"):
+            writer.add_scalar(f"{name}/{key}", getattr(evaluation, key))
+        matrix = np.asarray(evaluation.confusion_matrix)
+        figure = confusion_matrix(matrix, data.labels)
+        writer.add_image(f"{name}/confusion_matrix", pixels(figure), dataformats="HWC")
+        if name.startswith("cv"):
+            save_figure(figure, folder / f"confusion_{name}.png")
+            text = "\n".join(f"    {line}" for line in table([evaluation]).splitlines())
+            writer.add_text(f"{name}/report", text)
+    curves = {name: reliability(e.probabilities, e.targets) for name, e in found.items()}
+    pictures = {"reliability": reliability_diagram(curves)}
+    if importance:
+        pictures["importance"] = importance_bars(importance)
+    for name, figure in pictures.items():
+        save_figure(figure, folder / f"{name}.png")
+        writer.add_image(name, pixels(figure), dataformats="HWC")
+    _draw_errors(writer, data, found)
+
+
+def _draw_errors(writer: Any, data: AudioDataModule, found: Mapping[str, Evaluation]) -> None:
+    """Show the clips of the last evaluation whose right class had the least probability."""
+    name, evaluation = list(found.items())[-1]
+    clips = {"val": data.val_set, "test": data.test_set}.get(name, data.train_set)
+    right = evaluation.probabilities[np.arange(len(evaluation.targets)), evaluation.targets]
+    answers = evaluation.probabilities.argmax(axis=1)
+    worst = [i for i in np.argsort(right, kind="stable") if answers[i] != evaluation.targets[i]]
+    for rank, i in enumerate(worst[:_N_ERRORS], start=1):
+        label, answer = data.labels[evaluation.targets[i]], data.labels[answers[i]]
+        text = f"{label} heard as {answer}, probability of the right class {right[i]:.3f}"
+        tag = f"{name}_errors/{rank}"
+        draw_error(writer, tag, clips[int(i)][0], data.sample_rate, text, 0)

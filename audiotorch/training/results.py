@@ -1,0 +1,139 @@
+"""What a run leaves behind: exported files, figures, pictures, and its last lines."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+import audiotorch
+from audiotorch.data.datamodule import AudioDataModule
+from audiotorch.export import export
+from audiotorch.pipeline import Pipeline
+from audiotorch.plot import confusion_matrix, prediction_strip, save_figure
+from audiotorch.training.drawings import flatten
+
+__all__ = [
+    "draw",
+    "is_first_process",
+    "report",
+    "run_facts",
+    "write_results",
+    "write_text",
+]
+
+_STRIP = 8  # clips, one a class, that the picture of answers shows
+
+
+def run_facts(pipeline: Pipeline, data: AudioDataModule) -> dict[str, Any]:
+    """Sizes and versions, as `metrics.json` holds them.
+
+    Args:
+        pipeline: what was trained.
+        data: what it was trained on.
+    """
+    return {
+        "validation": data.splits.validation,
+        "train_clips": len(data.splits.train),
+        "val_clips": len(data.splits.val),
+        "test_clips": len(data.splits.test),
+        "n_parameters": sum(parameter.numel() for parameter in pipeline.parameters()),
+        "versions": {
+            "audiotorch": audiotorch.__version__,
+            "lightning": str(L.__version__),
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def write_results(
+    run_dir: Path,
+    pipeline: Pipeline,
+    metrics: Mapping[str, Any],
+    config: Mapping[Any, Any],
+    logger: TensorBoardLogger,
+) -> None:
+    """Export the Pipeline, write `metrics.json`, and close TensorBoard's file.
+
+    Args:
+        run_dir: where both go.
+        pipeline: what was trained.
+        metrics: plain figures.
+        config: the resolved configuration.
+        logger: of the run; gets the settings beside the final figures.
+    """
+    export(pipeline, run_dir / "model.ts", metrics=metrics)
+    write_text(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    stages = ("cv", "cv_grouped", "val", "test")
+    names = [f"{stage}/{name}" for stage in stages for name in ("acc", "f1", "ece")]
+    final = {f"final/{name}": metrics[name] for name in names if name in metrics}
+    logger.log_hyperparams(flatten(config), final)
+    logger.finalize("success")
+
+
+def draw(folder: Path, pipeline: Pipeline, data: AudioDataModule, metrics: dict[str, Any]) -> None:
+    """Draw the test, or the validation where there is none: confusion matrix, some answers.
+
+    Args:
+        folder: of the pictures.
+        pipeline: what was trained.
+        data: what it was trained on.
+        metrics: the run's figures.
+    """
+    stage, clips = ("test", data.test_set) if len(data.test_set) else ("val", data.val_set)
+    if len(clips):
+        matrix = np.asarray(metrics[f"{stage}/confusion_matrix"])
+        save_figure(confusion_matrix(matrix, data.labels), folder / "confusion.png")
+        targets = clips.targets.tolist()
+        chosen = [targets.index(target) for target in sorted(set(targets))][:_STRIP]
+        truth = [data.labels[targets[i]] for i in chosen]
+        strip = prediction_strip(pipeline.cpu().eval(), [clips[i][0] for i in chosen], truth)
+        save_figure(strip, folder / "predictions.png")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is complete or not there; further processes of a run write nothing.
+
+    Args:
+        path: the file; its folder is made when missing.
+        text: what it holds.
+    """
+    if not is_first_process():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a run that writes and prints."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def report(metrics: Mapping[str, Any], run_dir: Path) -> None:
+    """Print the last lines of a run.
+
+    Args:
+        metrics: its figures.
+        run_dir: where its files lie.
+    """
+    if "val/acc" in metrics:
+        seen = metrics["validation"] == "clip"
+        remark = " (on groups that also train)" if seen and metrics["fixed_schedule"] else ""
+        print(f"validation accuracy: {metrics['val/acc']:.4g}{remark}")
+    if "test/acc" in metrics:
+        print(f"test accuracy: {metrics['test/acc']:.4g}")
+    print(f"model: {run_dir / 'model.ts'}")
+    if (run_dir / "figures").is_dir():
+        print(f"figures: {run_dir / 'figures'}")
+    print(f"curves: tensorboard --logdir {run_dir / 'tb'}")
+    print(f"run directory: {run_dir}", flush=True)

@@ -1,0 +1,300 @@
+"""`model=random_forest` and its like: the same entry, run directory and files as networks have."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from audiotorch.models.storage import load_classifier
+from hydra import compose, initialize_config_dir
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from audiotorch.answers import predict
+from audiotorch.cli import main as audiotorch
+from audiotorch.data.datamodule import AudioDataModule
+from audiotorch.data.demo import write_corpus
+from audiotorch.errors import ParameterError
+from audiotorch.export import load_pipeline
+from audiotorch.models.classic import CLASSIFIERS, build_classifier
+from audiotorch.training.augment import Augment
+from audiotorch.training.build import config_dir
+from audiotorch.training.checkpoint import build_pipeline, load_checkpoint_pipeline
+from audiotorch.training.train import main, train
+from audiotorch.training.vectors import compute_vectors
+
+Run = Callable[..., dict[str, Any]]
+SMALL = ("data=demo", "data.n_devices=6", "data.n_takes=2", "features=mfcc_stats")
+TEST = "data.test_group=device05"
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight classes, two clips of each from each of six devices."""
+    root = tmp_path_factory.mktemp("corpus") / "sounds"
+    write_corpus(root, n_devices=6, n_takes=2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run by the command line's entry."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    settings = [*SMALL, TEST, "features=reference", "model=random_forest", f"data.root={corpus}"]
+    assert main([*settings, "task.abstain=0.6", f"hydra.run.dir={run_dir}"]) == 0
+    return run_dir
+
+
+@pytest.fixture
+def run(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Train without exporting."""
+
+    def start(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = compose("train", [*SMALL, f"data.root={corpus}", *overrides])
+        return train(config, tmp_path / "run")
+
+    monkeypatch.setattr("audiotorch.training.results.export", lambda *_, **__: None)
+    return start
+
+
+def test_run_directory_is_complete(finished: Path):
+    names = {path.name for path in finished.iterdir()}
+    assert {"model.ts", "model.pt2", "metrics.json", "config.yaml", "checkpoints", "tb"} <= names
+    assert [path.name for path in (finished / "checkpoints").iterdir()] == ["fitted.skops"]
+    assert {path.name for path in (finished / "figures").iterdir()} == {
+        "confusion.png",
+        "confusion_cv.png",
+        "confusion_cv_grouped.png",
+        "importance.png",
+        "predictions.png",
+        "reliability.png",
+    }
+
+
+def test_metrics_file_has_both_protocols_and_the_test(finished: Path):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    for name, n_clips in (("cv", 80), ("cv_grouped", 80), ("test", 16)):
+        assert np.sum(metrics[f"{name}/confusion_matrix"]) == n_clips
+        low, high = metrics[f"{name}/acc_interval"]
+        assert 0 <= low <= metrics[f"{name}/acc"] <= high <= 1
+        assert metrics[f"{name}/f1"] > 0.3
+        assert set(metrics[f"{name}/recall"]) == set(metrics[f"{name}/report"])
+    assert metrics["cv/protocol"] == "stratified"
+    assert metrics["cv_grouped/protocol"] == "leave_one_group_out"
+    assert [fold["names"] for fold in metrics["cv_grouped/folds"]] == [
+        [f"device{k:02d}"] for k in range(5)
+    ]
+    assert metrics["train_clips"], metrics["test_clips"] == (80, 16)
+    assert {"mel_db_mean", "mfcc_std"} < set(metrics["importance"])
+    assert "scikit-learn" in metrics["versions"]
+    assert 0 < metrics["cv_grouped/answered"] < 1
+    assert metrics["cv_grouped/answered_acc"] >= metrics["cv_grouped/acc"]
+
+
+def test_cross_validation_is_scikit_learns(finished: Path, corpus: Path):
+    _, vectors = recomputed(finished, corpus)
+    assert vectors.x.shape == (80, 270)
+    folds = StratifiedKFold(5, shuffle=True, random_state=42)
+    scores = cross_val_score(build_classifier("random_forest"), vectors.x, vectors.y, cv=folds)
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert [fold["acc"] for fold in metrics["cv/folds"]] == pytest.approx(scores.tolist())
+
+
+def recomputed(finished: Path, corpus: Path) -> tuple[AudioDataModule, Any]:
+    data = AudioDataModule(corpus, regex=REGEX, test_group="device05", validation="given")
+    data.setup()
+    pipeline = load_checkpoint_pipeline(finished)
+    return data, compute_vectors(pipeline, data.train_set)
+
+
+REGEX = r"(?P<label>[^/]+)/[^/]*_(?P<group>device\d+)_\d+\.flac$"
+
+
+def test_exported_file_gives_scikit_learns_probabilities(finished: Path, corpus: Path):
+    module = load_pipeline(finished / "model.ts")
+    fitted, metadata = load_classifier(finished / "checkpoints" / "fitted.skops")
+    assert metadata["labels"] == module.labels
+    data, _ = recomputed(finished, corpus)
+    for clips in (data.train_set, data.test_set):
+        for i in range(len(clips)):
+            waveform = clips[i][0][None]
+            with torch.no_grad():
+                answer = module(waveform)[0].numpy()
+                vector = module.front(waveform)[0].double().numpy()
+            np.testing.assert_allclose(answer, fitted.predict_proba(vector)[0], atol=1e-5)
+
+
+def test_test_figures_are_those_of_the_file(finished: Path, corpus: Path):
+    module = load_pipeline(finished / "model.ts")
+    files = sorted(corpus.rglob("*device05*.flac"))
+    answers = predict(module, files)
+    best = [max(a.probabilities, key=lambda k: a.probabilities[k]) for a in answers]
+    right = np.mean([label == file.parent.name for label, file in zip(best, files, strict=True)])
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["test/acc"] == pytest.approx(right)
+    given = [answer.label is not None for answer in answers]
+    assert metrics["test/answered"] == pytest.approx(np.mean(given))
+
+
+def test_no_label_below_the_confidence_asked_for(finished: Path, corpus: Path, capsys: Any):
+    files = sorted(corpus.rglob("*device05*.flac"))
+    answers = predict(load_checkpoint_pipeline(finished), files)
+    unsure = [answer for answer in answers if answer.label is None]
+    assert 0 < len(unsure) < len(answers)
+    assert all(answer.error is None and answer.confidence < 0.6 for answer in unsure)
+    assert all(answer.confidence >= 0.6 for answer in answers if answer.label is not None)
+    assert audiotorch(["predict", str(finished), unsure[0].file]) == 0
+    assert "(unsure)" in capsys.readouterr().out
+    assert audiotorch(["predict", str(finished), unsure[0].file, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] is None
+
+
+def test_answers_are_explained_by_name(finished: Path, corpus: Path, capsys: Any):
+    file = next(corpus.rglob("*device05*.flac"))
+    module = load_pipeline(finished / "model.ts")
+    whole = predict(module, file, explain=270)[0]
+    assert set(whole.contributions) == set(module.features.names)
+    sizes = [abs(value) for value in whole.contributions.values()]
+    assert sizes == sorted(sizes, reverse=True)
+    best = module.labels.index(max(whole.probabilities, key=lambda k: whole.probabilities[k]))
+    total = float(module.model.baseline()[best]) + sum(whole.contributions.values())
+    assert total == pytest.approx(whole.confidence, abs=1e-6)
+    assert predict(module, file, explain=3)[0].contributions == dict(
+        list(whole.contributions.items())[:3]
+    )
+    assert audiotorch(["predict", str(finished), str(file), "--explain", "2"]) == 0
+    first = next(iter(whole.contributions))
+    assert f"because: {first}" in capsys.readouterr().out
+    assert audiotorch(["predict", str(finished), str(file), "--explain", "2", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["contributions"]) == 2
+
+
+def test_the_checkpoint_exports_again(finished: Path, corpus: Path, tmp_path: Path):
+    out = tmp_path / "again.ts"
+    assert audiotorch(["export", str(finished), "--out", str(out)]) == 0
+    waveform = torch.randn(2, 22050)
+    first, again = load_pipeline(finished / "model.ts"), load_pipeline(out)
+    torch.testing.assert_close(first(waveform), again(waveform))
+    assert again.threshold_names == ["abstain"]
+
+
+def test_tensorboard_has_figures_pictures_and_sound(finished: Path):
+    events = EventAccumulator(str(finished / "tb"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"cv/acc", "cv_grouped/acc", "test/f1", "final/test/acc"} <= set(tags["scalars"])
+    pictures = {"importance", "reliability", "cv_grouped/confusion_matrix", "test_errors/1"}
+    assert pictures <= set(tags["images"])
+    assert "test_errors/1" in tags["audio"]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_model_trains(run: Run, name: str, tmp_path: Path):
+    metrics = run(f"model={name}", TEST)
+    assert metrics["cv/acc"] > 0.6
+    assert metrics["test/acc"] > 0.4
+    pipeline = load_checkpoint_pipeline(tmp_path / "run")
+    assert type(pipeline.model).__name__ == "ClassicModel"
+
+
+@pytest.mark.parametrize("calibration", ["isotonic", "temperature", "sigmoid"])
+def test_calibrated_models_train(run: Run, calibration: str):
+    metrics = run("model=logistic", f"model.calibration={calibration}", "task.importance=null")
+    assert metrics["cv_grouped/acc"] > 0.4
+    assert metrics["importance"] == {}
+
+
+def test_images_are_pooled(run: Run, tmp_path: Path):
+    metrics = run("model=extra_trees", "features=mel_image", "task.importance=features")
+    assert len(metrics["importance"]) == 4 * 64
+    assert "mel_std_63" in metrics["importance"]
+    pipeline = load_checkpoint_pipeline(tmp_path / "run")
+    assert pipeline(torch.randn(3, 22050)).shape == (3, 8)
+
+
+def test_all_clips_are_fitted_on_where_nothing_is_held_out(run: Run):
+    metrics = run("model=knn")
+    assert (metrics["train_clips"], metrics["val_clips"], metrics["validation"]) == (96, 0, "none")
+    assert not [key for key in metrics if key.startswith(("val/", "test/"))]
+
+
+def test_a_validation_part_is_scored(run: Run):
+    metrics = run("model=knn", "data.validation=group")
+    assert metrics["val_clips"] > 0
+    assert 0 <= metrics["val/acc"] <= 1
+
+
+def test_the_wanted_accuracy_sets_the_threshold(run: Run, tmp_path: Path):
+    metrics = run("model=random_forest", "task.abstain_accuracy=0.99")
+    assert metrics["cv_grouped/answered_acc"] >= 0.99
+    assert metrics["abstain"] > 0
+    assert load_checkpoint_pipeline(tmp_path / "run").thresholds.tolist() == [
+        pytest.approx(metrics["abstain"])
+    ]
+
+
+def test_copies_are_fitted_on_and_not_scored(run: Run):
+    copied = run("model=knn", "task.copies=2", "data.augment.speed=[0.9,1.1]")
+    assert copied["copies"] == 2
+    assert np.sum(copied["cv/confusion_matrix"]) == 96
+    assert copied["cv/acc"] != run("model=knn")["cv/acc"]
+
+
+def test_copies_of_a_clip_are_alike_in_every_run(corpus: Path):
+    data = AudioDataModule(corpus, regex=REGEX, sample_rate=22050)
+    data.setup()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", [*SMALL])
+    pipeline = build_pipeline(config, data.labels, model=torch.nn.Identity()).eval()
+    augment = Augment(22050, gain_db=6.0, speed=(0.9, 1.1))
+    one = compute_vectors(pipeline, data.train_set, 1, augment, seed=1)
+    two = compute_vectors(pipeline, data.train_set, 2, augment, seed=1)
+    np.testing.assert_array_equal(one.x, two.x)
+    np.testing.assert_array_equal(one.copies[0], two.copies[0])
+    assert np.abs(two.copies[0] - two.copies[1]).max() > 1
+
+
+def test_a_search_chooses_settings(run: Run):
+    pytest.importorskip("optuna")
+    metrics = run("model=knn", "task.search_trials=3")
+    assert metrics["settings"]
+    assert all("settings" in fold for fold in metrics["cv/folds"])
+
+
+def test_leakage_is_said(run: Run, caplog: pytest.LogCaptureFixture, monkeypatch: Any):
+    monkeypatch.setattr("audiotorch.training.classic.leakage", lambda _: "Leakage: expect less.")
+    with caplog.at_level(logging.INFO):
+        metrics = run("model=knn")
+    assert metrics["leakage"] == "Leakage: expect less."
+    assert "each group left out" in caplog.text
+    assert "Leakage: expect less." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["ckpt_path=runs/x"], "has no epochs to resume"),
+        (["task.folds=1"], "task.folds=1"),
+        (["task.importance=all"], "task.importance='all'"),
+        (["task.abstain=2"], "task.abstain=2"),
+        (["task.abstain=0.5", "task.abstain_accuracy=0.9"], "give one of the two"),
+        (["task.copies=1", "data.augment=null"], "needs data.augment"),
+        (["model.calibration=platt"], "calibration='platt'"),
+        (["+model.n_trees=5"], "no setting 'n_trees'"),
+    ],
+)
+def test_wrong_settings_are_refused(run: Run, overrides: list[str], message: str):
+    with pytest.raises(ParameterError, match=message):
+        run("model=knn", *overrides)
+
+
+def test_only_some_models_explain(run: Run, tmp_path: Path, corpus: Path):
+    run("model=knn")
+    pipeline = load_checkpoint_pipeline(tmp_path / "run")
+    with pytest.raises(ParameterError, match="only trees"):
+        predict(pipeline, next(corpus.rglob("*.flac")), explain=3)
