@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral, Real
 from typing import Any
 
@@ -210,19 +210,17 @@ class AudioFeatures(TransformerMixin, BaseEstimator):
         validate_data(self, table, reset=False, skip_check_array=True)
 
     def _waveforms(self, front_end: Any, clips: list[Any]) -> Iterator[dict[int, Tensor]]:
-        """Give some of the clips that can be used, by row, while the next are decoded."""
+        """Give some of the clips that can be used at a time, by row."""
         with ThreadPoolExecutor(n_cores()) as pool:
-            pending: list[tuple[int, Future[_Read]]] = []
-            for start in range(0, len(clips) + self.batch_size, self.batch_size):
+            for start in range(0, len(clips), self.batch_size):
                 chunk = range(start, min(start + self.batch_size, len(clips)))
-                coming = [(k, pool.submit(self._read, front_end, clips[k], k)) for k in chunk]
+                read = list(pool.map(lambda row: self._read(front_end, clips[row], row), chunk))
                 usable: dict[int, Tensor] = {}
-                for k, each in pending:
-                    waveform = self._checked(clips[k], each.result())
+                for row, found in zip(chunk, read, strict=True):
+                    waveform = self._checked(clips[row], found)
                     if waveform is not None:
-                        usable[k] = waveform
+                        usable[row] = waveform
                 yield usable
-                pending = coming
 
     def _read(self, front_end: Any, clip: Any, row: int) -> _Read:
         # The rate of `fit`, whatever was set since.
