@@ -23,7 +23,7 @@ OPTIONAL = ("lightning", "hydra", "sklearn", "matplotlib", "whisper", "timm", "l
 OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas", "scipy", "pyarrow")
 PUBLIC = {"load", "info", "save", "ToMono", "Resample", "PadOrTrim", "Normalize", "features"}
 PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict", "timeline"}
-PUBLIC |= {"PreEmphasis", "ReduceNoise", "RemoveSilence", "NormalizeLoudness"}
+PUBLIC |= {"AudioFeatures", "PreEmphasis", "ReduceNoise", "RemoveSilence", "NormalizeLoudness"}
 PUBLIC |= {"stream", "check", "Quality", "Finding", "TruncationWarning"}
 PUBLIC |= {"AudioTorchError", "ParameterError", "DecodeError", "MissingDependencyError"}
 # The order of the design; a module may import from its own room and from lower ones.
