@@ -159,6 +159,22 @@ def test_new_speakers_are_told_apart_from_known_ones(digits):
     assert leakage(evaluations[:1]) is None
 
 
+def test_two_speakers_with_less_to_train_on_are_no_leak(digits):
+    x, y, speakers = digits
+    generator = np.random.default_rng(0)
+    for _ in range(5):
+        few = generator.permutation(len(y))[:60]
+        halves = [f"half {i % 2}" for i in range(60)]
+        assert (
+            leakage(evaluate(build_classifier("logistic"), x[few], y[few], DIGITS, groups=halves))
+            is None
+        )
+    two = np.isin(speakers, ["george", "lucas"])
+    pair = [speaker for speaker in speakers if speaker in ("george", "lucas")]
+    sentence = leakage(evaluate(build_classifier("logistic"), x[two], y[two], DIGITS, groups=pair))
+    assert "With 2 groups, part of the gap" in sentence
+
+
 def test_abstaining_on_new_speakers(digits):
     x, y, speakers = digits
     found = evaluate(build_classifier("logistic"), x, y, DIGITS, groups=speakers)[1]
