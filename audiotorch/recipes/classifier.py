@@ -109,8 +109,8 @@ def train_audio_classifier(
         features: finite numbers, a row for each clip.
         labels: whole numbers, positions in `class_names`.
         class_names: what the classes are called.
-        classifier: `logistic` (C=1, at most 500 iterations), `random_forest` (100 trees),
-            `gradient_boost` (100 stages), or another name that
+        classifier: `logistic` (C=1, at most 500 iterations, to a tolerance of 1e-5),
+            `random_forest` (100 trees), `gradient_boost` (100 stages), or another name that
             `audiotorch.models.classic.CLASSIFIERS` knows.
 
     Shape:
