@@ -39,8 +39,9 @@ LEVELS = {
     "batch": 6,
     "plot": 6,
     "training": 7,  # a run ends in exported files and figures
-    "bench": 8,
-    "cli": 9,
+    "recipes": 8,
+    "bench": 9,
+    "cli": 10,
 }
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages(audiotorch.__path__, prefix="audiotorch.")
