@@ -14,6 +14,7 @@ from audiotorch.features.mel import MelSpectrogram
 from audiotorch.features.onset import OnsetStrength
 from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling, SummaryVector
 from audiotorch.features.rhythm import Tempo, Tempogram
+from audiotorch.features.robust import RobustVector
 from audiotorch.features.spectral import (
     PolyFeatures,
     SpectralBandwidth,
@@ -45,6 +46,7 @@ __all__ = [
     "OnsetStrength",
     "PolyFeatures",
     "PowerToDB",
+    "RobustVector",
     "SpectralBandwidth",
     "SpectralCentroid",
     "SpectralContrast",
