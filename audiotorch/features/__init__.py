@@ -19,6 +19,7 @@ from audiotorch.features.pooling import (
     SummaryVector,
 )
 from audiotorch.features.rhythm import Tempo, Tempogram
+from audiotorch.features.robust import RobustVector
 from audiotorch.features.spectral import (
     PolyFeatures,
     SpectralBandwidth,
@@ -51,6 +52,7 @@ __all__ = [
     "PolyFeatures",
     "PooledFeatures",
     "PowerToDB",
+    "RobustVector",
     "SpectralBandwidth",
     "SpectralCentroid",
     "SpectralContrast",

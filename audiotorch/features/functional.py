@@ -12,6 +12,7 @@ __all__ = [
     "MIN_SPREAD_DB",
     "check_feature",
     "check_waveform",
+    "frames_at",
     "mask_frames",
     "mask_samples",
     "power_to_db",
@@ -159,13 +160,31 @@ def stretch_frames(feature: Tensor, first: Tensor, last: Tensor, n_frames: int) 
         `numpy.interp` at `numpy.linspace(first, last, n_frames)`.
     """
     step = torch.arange(n_frames, device=feature.device, dtype=torch.float64) / max(n_frames - 1, 1)
-    position = first.unsqueeze(-1) + step * (last - first).unsqueeze(-1)
+    return frames_at(feature, first.unsqueeze(-1) + step * (last - first).unsqueeze(-1), last)
+
+
+def frames_at(feature: Tensor, position: Tensor, last: Tensor) -> Tensor:
+    """Read each clip's frames at fractional positions by linear interpolation.
+
+    Args:
+        feature: any feature of a batch.
+        position: float64, in frames; beyond a clip's ends, its ends are read.
+        last: int64, last frame of each clip.
+
+    Shape:
+        - Input: `(batch, rows, frames)`, `(batch, n_frames)`, `(batch,)`
+        - Output: `(batch, rows, n_frames)`
+
+    Reference:
+        `numpy.interp`, clip by clip.
+    """
     # Rounding must not carry the last position past the clip.
-    position = torch.minimum(position, last.unsqueeze(-1).to(position.dtype))
+    position = torch.minimum(position, last.unsqueeze(-1).to(position.dtype)).clamp(min=0.0)
     left = position.floor()
-    left_index = left.long()
+    # A position that is not a number reads frame 0 and stays not a number by its weight.
+    left_index = left.nan_to_num(0.0).long()
     right_index = torch.minimum(left_index + 1, last.unsqueeze(-1))
-    shape = [feature.shape[0], feature.shape[1], n_frames]
+    shape = [feature.shape[0], feature.shape[1], position.shape[1]]
     left_value = feature.gather(-1, left_index.unsqueeze(1).expand(shape))
     right_value = feature.gather(-1, right_index.unsqueeze(1).expand(shape))
     weight = (position - left).to(feature.dtype)

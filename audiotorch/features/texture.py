@@ -125,10 +125,18 @@ class TextureStatistics(nn.Module):
         counts = torch.full(mel.shape[:1], mel.shape[-1], dtype=torch.int64, device=mel.device)
         if lengths is not None:
             counts = self.mel.frame_counts(lengths)
+        return self.describe(mel, counts).to(waveform.dtype)
+
+    def describe(self, mel: Tensor, counts: Tensor) -> Tensor:
+        """Return the vector of mel spectrograms, in float64.
+
+        Args:
+            mel: power, `(batch, n_mels, frames)`.
+            counts: int64, frames of each clip, `(batch,)`.
+        """
         # In float64, so that the order of summation, and with it padding, leaves no trace.
         db = power_to_db(mel, top_db=self.top_db).double()
-        vector = torch.cat([self._colour(db, counts), self._modulation(db, counts)], dim=1)
-        return vector.to(waveform.dtype)
+        return torch.cat([self._colour(db, counts), self._modulation(db, counts)], dim=1)
 
     def _colour(self, db: Tensor, counts: Tensor) -> Tensor:
         """Statistics of the image that `SpectrogramImage(normalize="clip")` draws."""
