@@ -7,9 +7,9 @@ import numpy as np
 import torch
 import torchaudio
 from contract import Row, absolute_error
-from references import NINE_FRAMES, pooled
+from references import NINE_FRAMES, pooled, texture_of, word_of
 
-from audiotorch.features import SummaryVector, TorchaudioStatistics
+from audiotorch.features import RobustVector, SummaryVector, TorchaudioStatistics
 
 
 def summary_of(y: np.ndarray, rate: int) -> np.ndarray:
@@ -62,6 +62,12 @@ def torchaudio_of(y: np.ndarray, rate: int) -> np.ndarray:
     return np.concatenate([pooled(x.double().numpy()) for x in (mfcc, delta, delta2)])
 
 
+def robust_of(y: np.ndarray, rate: int) -> np.ndarray:
+    module = RobustVector(rate, 512, 256)
+    texture = (texture_of(y, rate) - module.centre.numpy()) * module.scale.numpy()
+    return np.concatenate([word_of(y, rate, n_fft=512, hop_length=256, n_mels=64), texture])
+
+
 ROWS = [
     Row(
         "SummaryVector",
@@ -90,6 +96,21 @@ ROWS = [
         refusals=[
             (TorchaudioStatistics, {"n_fft": 0}, r"n_fft=0: must be greater than 0"),
             (TorchaudioStatistics, {"n_mfcc": 129}, r"n_mfcc=129: must lie in 1 to n_mels=128"),
+        ],
+    ),
+    Row(
+        "RobustVector",
+        build=lambda rate: RobustVector(rate, 512, 256),
+        tiny=None,
+        reference=robust_of,
+        error=absolute_error,
+        tolerance={torch.float64: 1e-6, torch.float32: 2e-3},
+        batch_only=True,
+        frames=False,
+        formula=lambda n: 1 + n // 256,
+        refusals=[
+            (RobustVector, {"n_quefrencies": 65}, r"n_quefrencies=65: must lie in 1 to 64"),
+            (RobustVector, {"texture_weight": 0.0}, r"texture_weight=0\.0: must be greater than 0"),
         ],
     ),
 ]
