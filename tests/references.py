@@ -2,6 +2,7 @@
 
 import librosa
 import numpy as np
+import scipy.fft
 import torch
 
 from audiotorch.features import SpectrogramImage
@@ -74,6 +75,23 @@ def dataset_image(y: np.ndarray, rate: int) -> np.ndarray:
     mean = training.mean(axis=1, keepdims=True).astype(np.float32)
     std = training.std(axis=1, keepdims=True).astype(np.float32)
     return ((log_mel(y, rate) - mean) / std)[None]
+
+
+def word_of(y: np.ndarray, rate: int, **mel: int) -> np.ndarray:
+    """The word's part of `RobustVector`, 16 x 7 coefficients, straight from the definition."""
+    power = librosa.feature.melspectrogram(y=y, sr=rate, **mel).astype(np.float64)
+    db = 10 * np.log10(np.maximum(power, 1e-10))
+    db = np.maximum(db, db.max() - 42.0)
+    level = 10 * np.log10(np.maximum(power.sum(axis=0), 1e-10))
+    loudness = np.maximum(level - level.max() + 30.0, 1e-6)
+    share = np.concatenate([[0.0], np.cumsum(loudness)]) / loudness.sum()
+    frame = np.arange(power.shape[1])
+    places = np.interp(np.linspace(0.01, 0.99, 48), share, np.arange(len(share)) - 0.5)
+    image = np.stack([np.interp(places, frame, row) for row in db])
+    image -= image.mean(axis=1, keepdims=True)
+    image /= max(np.sqrt(np.mean(image**2)), 0.5)
+    rows = scipy.fft.dctn(image, norm="ortho")[:16, 1:8] * np.sqrt(16 * 7 / image.size)
+    return rows.ravel()
 
 
 def texture_of(y: np.ndarray, rate: int) -> np.ndarray:

@@ -7,10 +7,15 @@ import numpy as np
 import torch
 import torchaudio
 from contract import Row, absolute_error
-from references import NINE_FRAMES, pooled
+from references import NINE_FRAMES, pooled, texture_of, word_of
 from rows_harmonic import ratio_of
 
-from audiotorch.features import PooledFeatures, SummaryVector, TorchaudioStatistics
+from audiotorch.features import (
+    PooledFeatures,
+    RobustVector,
+    SummaryVector,
+    TorchaudioStatistics,
+)
 
 
 def summary_of(y: np.ndarray, rate: int) -> np.ndarray:
@@ -76,6 +81,12 @@ def share_of_level(ours: np.ndarray, expected: np.ndarray) -> float:
     return float((np.abs(ours - expected) / (1.0 + np.abs(expected))).max())
 
 
+def robust_of(y: np.ndarray, rate: int) -> np.ndarray:
+    module = RobustVector(rate, 512, 256)
+    texture = (texture_of(y, rate) - module.centre.numpy()) * module.scale.numpy()
+    return np.concatenate([word_of(y, rate, n_fft=512, hop_length=256, n_mels=64), texture])
+
+
 ROWS = [
     Row(
         "SummaryVector",
@@ -121,6 +132,21 @@ ROWS = [
         refusals=[
             (PooledFeatures, {"features": []}, r"features=\[\]: must be distinct names"),
             (PooledFeatures, {"features": ["rms"], "statistics": ["mode"]}, r"statistics=\['mode'"),
+        ],
+    ),
+    Row(
+        "RobustVector",
+        build=lambda rate: RobustVector(rate, 512, 256),
+        tiny=None,
+        reference=robust_of,
+        error=absolute_error,
+        tolerance={torch.float64: 1e-6, torch.float32: 2e-3},
+        batch_only=True,
+        frames=False,
+        formula=lambda n: 1 + n // 256,
+        refusals=[
+            (RobustVector, {"n_quefrencies": 65}, r"n_quefrencies=65: must lie in 1 to 64"),
+            (RobustVector, {"texture_weight": 0.0}, r"texture_weight=0\.0: must be greater than 0"),
         ],
     ),
 ]

@@ -177,8 +177,8 @@ class RobustVector(nn.Module):
         image = frames_at(db, self._positions(mel, counts), counts - 1)
         image = image - image.mean(dim=-1, keepdim=True)
         spread = image.square().mean(dim=(-2, -1), keepdim=True).clamp(min=self.min_spread_db**2)
-        coefficients = self.over_bands @ (image / spread.sqrt()) @ self.over_time
-        return coefficients.flatten(1)
+        image = image / spread.sqrt()
+        return (self.over_bands.double() @ image @ self.over_time.double()).flatten(1)
 
     def _positions(self, mel: Tensor, counts: Tensor) -> Tensor:
         """Return where in time equal shares of the loudness end, in frames, `(batch, n_frames)`."""
@@ -187,7 +187,7 @@ class RobustVector(nn.Module):
         loudness = (level.squeeze(-2) + self.loudness_db).clamp(min=1e-6)
         loudness = loudness.masked_fill(~length_mask(counts, mel.shape[-1]), 0.0)
         total = torch.nn.functional.pad(loudness.cumsum(dim=-1), [1, 0])
-        wanted = self.places * total[:, -1:]
+        wanted = self.places.double() * total[:, -1:]
         right = torch.searchsorted(total, wanted).clamp(min=1)
         right = torch.minimum(right, counts.unsqueeze(-1))
         before, after = total.gather(-1, right - 1), total.gather(-1, right)
