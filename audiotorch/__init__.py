@@ -1,6 +1,7 @@
 """audiotorch: from audio files to deployed models, on torch tensors."""
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
 
 from audiotorch import features
 from audiotorch.answers import Prediction, WindowPrediction, predict, timeline
@@ -33,10 +34,14 @@ from audiotorch.export import export, load_pipeline
 from audiotorch.features import FEATURES, FeatureExtractor, SummaryVector
 from audiotorch.pipeline import Pipeline
 
+if TYPE_CHECKING:
+    from audiotorch.models.audio_features import AudioFeatures
+
 __version__ = _version("audiotorch")
 
 __all__ = [
     "FEATURES",
+    "AudioFeatures",
     "AudioInfo",
     "AudioTorchError",
     "DecodeError",
@@ -69,3 +74,16 @@ __all__ = [
     "stream",
     "timeline",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # scikit-learn loads where it is used, not with audiotorch.
+    if name == "AudioFeatures":
+        from audiotorch.models.audio_features import AudioFeatures
+
+        return AudioFeatures
+    raise AttributeError(f"module 'audiotorch' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

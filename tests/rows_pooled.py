@@ -8,8 +8,14 @@ import torch
 import torchaudio
 from contract import Row, absolute_error
 from references import NINE_FRAMES, pooled, texture_of, word_of
+from rows_harmonic import ratio_of
 
-from audiotorch.features import RobustVector, SummaryVector, TorchaudioStatistics
+from audiotorch.features import (
+    PooledFeatures,
+    RobustVector,
+    SummaryVector,
+    TorchaudioStatistics,
+)
 
 
 def summary_of(y: np.ndarray, rate: int) -> np.ndarray:
@@ -68,6 +74,19 @@ def robust_of(y: np.ndarray, rate: int) -> np.ndarray:
     return np.concatenate([word_of(y, rate, n_fft=512, hop_length=256, n_mels=64), texture])
 
 
+def named_of(y: np.ndarray, rate: int) -> np.ndarray:
+    """Mean and standard deviation of a row and of rows, and one number a clip, by librosa."""
+    rms = librosa.feature.rms(y=y, dtype=y.dtype)
+    mfcc = librosa.feature.mfcc(y=y, sr=rate, n_mfcc=13)
+    pools = [f(x, axis=1) for x in (rms, mfcc) for f in (np.mean, np.std)]
+    return np.concatenate([*pools, ratio_of(y)])
+
+
+def share_of_level(ours: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference as a share of the value, which may be a small one beside 1."""
+    return float((np.abs(ours - expected) / (1.0 + np.abs(expected))).max())
+
+
 ROWS = [
     Row(
         "SummaryVector",
@@ -111,6 +130,23 @@ ROWS = [
         refusals=[
             (RobustVector, {"n_quefrencies": 65}, r"n_quefrencies=65: must lie in 1 to 64"),
             (RobustVector, {"texture_weight": 0.0}, r"texture_weight=0\.0: must be greater than 0"),
+        ],
+    ),
+    Row(
+        "PooledFeatures",
+        build=lambda rate: PooledFeatures(["rms", "mfcc", "harmonic_ratio"], rate),
+        tiny=lambda: PooledFeatures(["rms", "mfcc"], 8000, hop_length=4, n_mels=13, n_fft=64),
+        light=lambda rate: PooledFeatures(["rms", "mfcc"], rate),
+        reference=named_of,
+        error=share_of_level,
+        # Silence's first coefficient is -1131 in all frames: their mean rounds, so they spread.
+        tolerance={torch.float64: 1e-6, torch.float32: 2e-4},
+        batch_only=True,
+        frames=False,
+        formula=lambda n: 1 + n // 512,
+        refusals=[
+            (PooledFeatures, {"features": []}, r"features=\[\]: must be distinct names"),
+            (PooledFeatures, {"features": ["rms"], "statistics": ["mode"]}, r"statistics=\['mode'"),
         ],
     ),
 ]

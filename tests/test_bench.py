@@ -13,15 +13,22 @@ import soundfile
 import torch
 
 import audiotorch as at
-from audiotorch.bench import measures, parity, quantities, rules
+from audiotorch.bench import measures, parity, quantities, recipe, rules
 from audiotorch.bench.clips import Corpus, data_root, find_clips, five_seconds
 from audiotorch.bench.measures import Comparison
 from audiotorch.bench.memory import MemoryRow
 from audiotorch.bench.parity import Task, run_parity
 from audiotorch.bench.peers import PEERS, run_peers
 from audiotorch.bench.quantities import QUANTITIES
+from audiotorch.bench.recipe import run_recipe
 from audiotorch.bench.references import REFERENCES, Sound, summary_of
-from audiotorch.bench.results import failures_told, memory_table, parity_tables, speed_tables
+from audiotorch.bench.results import (
+    failures_told,
+    memory_table,
+    parity_tables,
+    recipe_table,
+    speed_tables,
+)
 from audiotorch.bench.rules import RULES, Measured, Rule, judge, measure
 from audiotorch.bench.speed import Deviation, alternate, batches_of, run_speed
 from audiotorch.bench.table import hardware, markdown, versions, write_section
@@ -393,6 +400,48 @@ def test_peers_are_timed_and_compared():
     (row,) = rows
     assert row.theirs.endswith("of the clip's maximum")
     assert "| torchaudio | mel, whole batch | " in speed_tables([], rows, 4, 1)
+
+
+@pytest.fixture
+def digits(root, monkeypatch) -> Path:
+    """Two digits as if they were of `fsdd`, five clips each; some last less than 0.5 s."""
+    folder = root / "fsdd"
+    folder.mkdir()
+    listing = ["file,digit"]
+    for place in range(10):
+        time = np.arange(2000 + 500 * place) / 8000
+        tone = np.sin(2 * np.pi * (300 + 600 * (place % 2)) * time)
+        soundfile.write(folder / f"{place}.wav", tone * (0.1 + noise(len(time), place)), 8000)
+        listing.append(f"{place}.wav,{place % 2}")
+    (folder / "labels.csv").write_text("\n".join(listing))
+    monkeypatch.setattr(recipe, "CLASSIFIERS", ("logistic",))
+    return root
+
+
+def test_recipes_are_timed_against_librosa(digits):
+    done = []
+    vectors, training, both = rows = run_recipe(digits, 100, 2, done.append)
+    assert done == [1]
+    assert {(row.corpus, row.n_clips) for row in rows} == {("fsdd", 10)}
+    assert "more than allowed" not in vectors.told
+    assert training.told == both.told == "accuracy 100.0 %, on librosa's vectors 100.0 %"
+    for side in ("ours", "theirs"):
+        parts = [np.array(getattr(row.timing, side)) for row in rows]
+        assert len(parts[0]) == 3
+        np.testing.assert_allclose(parts[0] + parts[1], parts[2])
+    text = recipe_table(rows, 2)
+    assert "2 threads on each side" in text
+    assert "| fsdd, 10 | `logistic`, all | " in text
+
+
+def test_recipes_need_recordings(root):
+    with pytest.raises(ParameterError, match="holds none of fsdd esc10 arabic_commands"):
+        run_recipe(root, 10)
+
+
+def test_command_times_recipes(digits, capsys):
+    assert main(["bench", "--recipe", "--threads", "1"]) == 0
+    assert "| fsdd, 10 | vectors | " in capsys.readouterr().out
 
 
 def test_memory_is_bounded():

@@ -584,7 +584,6 @@ def test_bad_files_are_named_and_the_others_answered(pipeline, folder, batch_siz
         assert name in prediction.error
 
 
-@pytest.mark.parametrize("wrap", [str, Path, lambda path: [path], lambda path: iter([path])])
 def test_no_label_where_the_pipeline_abstains(pipeline, folder):
     files = sorted(folder.glob("*.wav"))
     before = predict(pipeline, files)
@@ -609,6 +608,7 @@ def test_confidence_to_abstain_below_is_a_probability(pipeline, confidence):
         pipeline.abstain_below(confidence)
 
 
+@pytest.mark.parametrize("wrap", [str, Path, lambda path: [path], lambda path: iter([path])])
 def test_one_source_or_several(pipeline, folder, wrap):
     (prediction,) = pipeline.predict(wrap(folder / "mono.wav"))
     check_answer(prediction, pipeline, folder / "mono.wav")

@@ -110,11 +110,11 @@ def test_importance_bars_show_the_largest_losses_on_top():
 
 
 def test_reliability_diagram_draws_bins_that_have_clips():
-    probabilities = np.array([[0.95, 0.05], [0.93, 0.07], [0.4, 0.6], [0.45, 0.55]])
+    probabilities = np.array([[0.95, 0.05], [0.93, 0.07], [0.35, 0.65], [0.45, 0.55]])
     curve = reliability(probabilities, np.array([0, 1, 1, 1]), n_bins=10)
     axes = reliability_diagram({"cv": curve}).axes[0]
     diagonal, line = axes.lines
     assert diagonal.get_xdata().tolist() == diagonal.get_ydata().tolist() == [0, 1]
     assert line.get_ydata().tolist() == pytest.approx([1.0, 1.0, 0.5])
-    assert line.get_xdata().tolist() == pytest.approx([0.55, 0.6, 0.94])
+    assert line.get_xdata().tolist() == pytest.approx([0.55, 0.65, 0.94])
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["calibrated", "cv"]

@@ -17,6 +17,7 @@ def read_clip(
     sample_rate: int,
     min_seconds: float = 0.0,
     remedy: str = "pad the clip or leave it out",
+    duration: float | None = None,
 ) -> Tensor | AudioTorchError | OSError:
     """Decode a recording as one clip, or return, not raise, what is wrong with it.
 
@@ -27,12 +28,13 @@ def read_clip(
         sample_rate: Hz of the clip.
         min_seconds: shorter clips are wrong, as empty ones are.
         remedy: what to do about a clip that is too short.
+        duration: seconds to read; `None` reads to the end.
 
     Shape:
         - Output: `(time,)`, channels averaged
     """
     try:
-        waveform, rate = load(source, sample_rate=sample_rate, mono=True)
+        waveform, rate = load(source, sample_rate=sample_rate, mono=True, duration=duration)
         check_seconds(source, waveform.shape[1] / rate, min_seconds, remedy)
     except (AudioTorchError, OSError) as error:
         return error

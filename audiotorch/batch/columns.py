@@ -1,7 +1,6 @@
 """Features as named columns: which there are, and a clip's or window's rows of them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from torch import Tensor
 from audiotorch.audio.windows import window_samples
 from audiotorch.batch.tables import Block
 from audiotorch.errors import ParameterError
-from audiotorch.features.extractor import FEATURES, FeatureExtractor
-from audiotorch.features.pooling import StatisticsPooling, SummaryVector
+from audiotorch.features.extractor import FEATURES, FeatureExtractor, told_of_rate
+from audiotorch.features.pooling import PooledFeatures, SummaryVector
 
 __all__ = ["SUMMARY", "FeatureColumns"]
 
@@ -58,15 +57,13 @@ class FeatureColumns:
         self.frames = frames
         self.device = device
         self.hop_length = 512
-        self._pooling = StatisticsPooling(["mean", "std"])
-        # Modules have no common base: one gives a vector, the other a dictionary.
+        # Modules have no common base: some give a vector, one a dictionary.
         self._module: Any
         if self.features == SUMMARY:
             self._module = self._summary()
-            self.names = list(self._module.names)
         else:
-            self._module = self._extractor(list(self.features))
-            self.names = self._probe()
+            self._module = self._named(list(self.features))
+        self.names = self._frame_names() if frames else list(self._module.names)
         self.min_samples = int(self._module.min_samples)
         self._window, self._hop = self._in_samples()
         self._module = self._module.to(device).eval()
@@ -146,14 +143,8 @@ class FeatureColumns:
             if isinstance(found, Tensor):
                 return list(found.float().unsqueeze(1).cpu().numpy())
             counts = self._module.frame_counts(lengths)
-            if not self.frames:
-                columns = [self._pool(feature, counts) for feature in found.values()]
-                return list(torch.cat(columns, dim=1).float().unsqueeze(1).cpu().numpy())
             whole = torch.cat(list(found.values()), dim=1).transpose(1, 2).float().cpu().numpy()
         return [clip[:n] for clip, n in zip(whole, counts.tolist(), strict=True)]
-
-    def _pool(self, feature: Tensor, counts: Tensor) -> Tensor:
-        return feature if feature.dim() == 2 else self._pooling(feature, counts)
 
     def _in_samples(self) -> tuple[int, int]:
         """Window and hop in samples; 0 where there are none."""
@@ -173,51 +164,35 @@ class FeatureColumns:
                 "features='summary': is one row a clip; leave --frames out, or name features that "
                 "have frames, such as mfcc"
             )
-        with _told_of_rate(self.sample_rate):
+        with told_of_rate(self.sample_rate):
             return SummaryVector(self.sample_rate)
 
-    def _extractor(self, names: list[str]) -> torch.nn.Module:
+    def _named(self, names: list[str]) -> torch.nn.Module:
         if unknown := [name for name in names if name not in FEATURES]:
             raise ParameterError(
                 f"features: {', '.join(map(repr, unknown))} unknown; must be 'summary' alone, or "
                 f"of {' '.join(FEATURES)}"
             )
-        with _told_of_rate(self.sample_rate):
-            extractor = FeatureExtractor(features=names, sample_rate=self.sample_rate)
-        self.hop_length = extractor.hop_length
-        return extractor
+        build = FeatureExtractor if self.frames else PooledFeatures
+        with told_of_rate(self.sample_rate):
+            module = build(features=names, sample_rate=self.sample_rate)
+        self.hop_length = module.hop_length
+        return module
 
-    def _probe(self) -> list[str]:
+    def _frame_names(self) -> list[str]:
         """Name the columns after what the features of a short silence look like."""
         silence = torch.zeros(1, max(2048, self._module.min_samples))
         with torch.no_grad():
             found: dict[str, Tensor] = self._module(silence)
-        clipwise = [name for name, feature in found.items() if feature.dim() == 2]
-        if self.frames and clipwise:
+        if clipwise := [name for name, feature in found.items() if feature.dim() == 2]:
             raise ParameterError(
                 f"features: one value a clip and no frames: {', '.join(clipwise)}; leave that out, "
                 "or --frames"
             )
         columns: list[str] = []
         for name, feature in found.items():
-            numbers = _numbered(feature.shape[1])
-            if self.frames or name in clipwise:
-                columns += [f"{name}{number}" for number in numbers]
-            else:
-                columns += [f"{name}_{kind}{n}" for kind in ("mean", "std") for n in numbers]
+            columns += [f"{name}{number}" for number in _numbered(feature.shape[1])]
         return columns
-
-
-@contextmanager
-def _told_of_rate(sample_rate: int) -> Iterator[None]:
-    """Name the one setting of the features that can be at fault here."""
-    try:
-        yield
-    except ParameterError as error:
-        raise ParameterError(
-            f"sample_rate={sample_rate}: not for these features ({error}); take another, such as "
-            "22050"
-        ) from error
 
 
 def _numbered(n_rows: int) -> list[str]:

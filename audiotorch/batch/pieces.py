@@ -71,12 +71,17 @@ class Piece(NamedTuple):
     more: bool
 
 
-def portions(tasks: Sequence[Task]) -> Iterator[list[Task]]:
-    """Group files, so that small ones are taken together."""
+def portions(tasks: Sequence[Task], max_files: int = _MAX_FILES) -> Iterator[list[Task]]:
+    """Group files, so that small ones are taken together.
+
+    Args:
+        tasks: the files.
+        max_files: of a portion.
+    """
     portion: list[Task] = []
     n_bytes = 0
     for task in tasks:
-        if portion and (len(portion) == _MAX_FILES or n_bytes + task.size > _MAX_BYTES):
+        if portion and (len(portion) == max_files or n_bytes + task.size > _MAX_BYTES):
             yield portion
             portion, n_bytes = [], 0
         portion.append(task)

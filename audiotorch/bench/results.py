@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from audiotorch.bench.memory import LIMIT, MemoryRow
 from audiotorch.bench.parity import Report, Task
 from audiotorch.bench.peers import PEERS, PeerRow
+from audiotorch.bench.recipe import RecipeRow
 from audiotorch.bench.rules import Measured, Rule, judge
 from audiotorch.bench.speed import Row, Timing
 from audiotorch.bench.table import hardware, markdown, versions
 
-__all__ = ["failures_told", "memory_table", "parity_tables", "speed_tables"]
+__all__ = ["failures_told", "memory_table", "parity_tables", "recipe_table", "speed_tables"]
 
 _NUMBERS = ("torch", "librosa", "numpy", "scipy", "soxr")
 
@@ -101,6 +102,25 @@ def speed_tables(
         ]
         parts += [f"Others: {versions(list(packages))}.\n", markdown(header, cells)]
     return "\n".join(parts)
+
+
+def recipe_table(rows: Sequence[RecipeRow], n_threads: int) -> str:
+    """Return times of the article's recipe as a table.
+
+    Args:
+        rows: its parts.
+        n_threads: threads on each side.
+    """
+    told = "one thread" if n_threads == 1 else f"{n_threads} threads"
+    header = ["recordings", "work", "librosa", "recipes", "times faster", "answers"]
+    cells = [
+        [f"{row.corpus}, {row.n_clips}", row.title, *_times(row.timing), row.told] for row in rows
+    ]
+    return (
+        f"The article's recipe: class folders, 270 numbers a clip, a model, 5 folds; {told} on "
+        "each side, scikit-learn's included. Times are medians over rounds, in ms a clip; "
+        f"{versions((*_NUMBERS, 'scikit-learn'))}; {hardware()}.\n\n" + markdown(header, cells)
+    )
 
 
 def _times(timing: Timing) -> list[str]:

@@ -54,7 +54,13 @@ def _add_parity(parser: argparse.ArgumentParser) -> None:
 def _add_speed(parser: argparse.ArgumentParser) -> None:
     speed = parser.add_argument_group("speed and memory")
     speed.add_argument("--speed", action="store_true", help="time against librosa and others")
-    speed.add_argument("--clips", type=positive, default=200, metavar="N", help="clips (200)")
+    speed.add_argument(
+        "--clips",
+        type=positive,
+        default=200,
+        metavar="N",
+        help="clips (200); of each set for --recipe",
+    )
     speed.add_argument("--work", metavar="A,B", help="only these rows")
     speed.add_argument(
         "--threads",
@@ -65,6 +71,9 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     )
     speed.add_argument("--compile", action="store_true", help="rows of compiled modules too")
     speed.add_argument(
+        "--recipe", action="store_true", help="time the article's recipe, from folders to a model"
+    )
+    speed.add_argument(
         "--memory", action="store_true", help="peak memory of extraction, for N and 2 N clips"
     )
 
@@ -74,20 +83,23 @@ def _numbers(text: str) -> list[int]:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    if not (options.model or options.parity or options.speed or options.memory):
-        raise ParameterError("nothing to do: give a MODEL, --parity, --speed or --memory")
+    compares = options.parity or options.speed or options.recipe or options.memory
+    if not (options.model or compares):
+        raise ParameterError("nothing to do: give a MODEL, --parity, --speed, --recipe or --memory")
     if options.write is not None and not options.write.is_file():
         raise ParameterError(f"--write {str(options.write)!r}: there is no such file")
     if options.model:
         from audiotorch.bench.exported import time_exported
 
         print(time_exported(find_model(options.model), options.seconds, options.runs), end="")
-    if options.parity or options.speed or options.memory:
+    if compares:
         _need_librosa()
     holds = _parity(options) if options.parity else True
     texts = []
     if options.speed:
         texts.append(_speed(options))
+    if options.recipe:
+        texts.append(_recipe(options))
     if options.memory:
         text, bounded = _memory(options)
         texts.append(text)
@@ -137,6 +149,19 @@ def _speed(options: argparse.Namespace) -> str:
             rows = run_speed(clips, names, n_threads, options.compile, progress.advance)
             others = run_peers(clips, peers, n_threads, progress.advance)
         texts.append(speed_tables(rows, others, len(clips), n_threads))
+    return "\n".join(texts)
+
+
+def _recipe(options: argparse.Namespace) -> str:
+    from audiotorch.bench.clips import data_root
+    from audiotorch.bench.recipe import SETS, run_recipe
+    from audiotorch.bench.results import recipe_table
+
+    texts = []
+    for n_threads in options.threads:
+        with Progress(len(SETS)) as progress:
+            rows = run_recipe(data_root(), options.clips, n_threads, progress.advance)
+        texts.append(recipe_table(rows, n_threads))
     return "\n".join(texts)
 
 

@@ -12,7 +12,12 @@ from audiotorch.features.image import SpectrogramImage
 from audiotorch.features.level import RMS, ZeroCrossingRate
 from audiotorch.features.mel import MelSpectrogram
 from audiotorch.features.onset import OnsetStrength
-from audiotorch.features.pooling import MFCCStatistics, StatisticsPooling, SummaryVector
+from audiotorch.features.pooling import (
+    MFCCStatistics,
+    PooledFeatures,
+    StatisticsPooling,
+    SummaryVector,
+)
 from audiotorch.features.rhythm import Tempo, Tempogram
 from audiotorch.features.robust import RobustVector
 from audiotorch.features.spectral import (
@@ -45,6 +50,7 @@ __all__ = [
     "MelSpectrogram",
     "OnsetStrength",
     "PolyFeatures",
+    "PooledFeatures",
     "PowerToDB",
     "RobustVector",
     "SpectralBandwidth",

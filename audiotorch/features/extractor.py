@@ -2,7 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Dict, Iterable, List, Optional
 
@@ -31,7 +32,7 @@ from audiotorch.features.spectral import (
 )
 from audiotorch.features.spectrogram import STFT, Spectrogram
 
-__all__ = ["FEATURES", "FeatureExtractor", "SharedStages"]
+__all__ = ["FEATURES", "FeatureExtractor", "SharedStages", "told_of_rate"]
 
 FEATURES: Mapping[str, Callable[..., Feature]] = {
     "zero_crossing_rate": ZeroCrossingRate,
@@ -210,6 +211,22 @@ class FeatureExtractor(nn.Module):
         """Return the features; shapes and errors as in the class docstring."""
         answer: Dict[str, Tensor] = self.stages(waveform, lengths)
         return answer
+
+
+@contextmanager
+def told_of_rate(sample_rate: int) -> Iterator[None]:
+    """Name, in errors, the one setting that can be at fault where features are built by name.
+
+    Args:
+        sample_rate: that they are built with.
+    """
+    try:
+        yield
+    except ParameterError as error:
+        raise ParameterError(
+            f"sample_rate={sample_rate}: not for these features ({error}); take another, such as "
+            "22050"
+        ) from error
 
 
 def _check_names(names: Sequence[str]) -> None:

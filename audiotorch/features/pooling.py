@@ -10,7 +10,7 @@ from audiotorch.audio.frames import length_mask
 from audiotorch.errors import ParameterError
 from audiotorch.features.cepstrum import MFCC, Delta, MFCCDelta
 from audiotorch.features.chroma import ChromaSTFT
-from audiotorch.features.extractor import SharedStages
+from audiotorch.features.extractor import FeatureExtractor, SharedStages
 from audiotorch.features.functional import check_feature, check_waveform, safe_sqrt
 from audiotorch.features.level import RMS, ZeroCrossingRate
 from audiotorch.features.mel import MelSpectrogram
@@ -19,6 +19,7 @@ from audiotorch.features.spectrogram import PowerToDB
 
 __all__ = [
     "MFCCStatistics",
+    "PooledFeatures",
     "StatisticsPooling",
     "SummaryVector",
     "VectorPooling",
@@ -209,6 +210,77 @@ class MFCCStatistics(nn.Module):
         if counts is not None:
             counts = counts.unsqueeze(-1).expand(rows.shape[:-2])
         return self.pooling(rows, counts).flatten(-2)
+
+
+class PooledFeatures(nn.Module):
+    """A front end: any features by name, each pooled over the clip.
+
+    A feature of a whole clip, such as `tempo`, stands as it is.
+
+    Args:
+        features: names, keys of `FEATURES`.
+        sample_rate: Hz.
+        statistics: as `StatisticsPooling`.
+        settings: as `FeatureExtractor`.
+
+    Shape:
+        - Input: `(batch, time)` and lengths `(batch,)` in samples
+        - Output: `(batch, len(names))`: feature by feature, each with all its statistics; `names`
+          tells each column.
+
+    Raises:
+        ParameterError: as `FeatureExtractor` and `StatisticsPooling`.
+
+    Reference:
+        The functions of `librosa.feature`, pooled by numpy.
+
+    Example:
+        >>> PooledFeatures(["rms", "spectral_centroid"]).names
+        ['rms_mean', 'rms_std', 'spectral_centroid_mean', 'spectral_centroid_std']
+    """
+
+    output_shape: List[int]
+
+    def __init__(
+        self,
+        features: Sequence[str],
+        sample_rate: int = 22050,
+        *,
+        statistics: Sequence[str] = ("mean", "std"),
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        self.extractor = FeatureExtractor(features, sample_rate, **settings)
+        self.pooling = StatisticsPooling(statistics)
+        self.sample_rate = sample_rate
+        self.hop_length = self.extractor.hop_length
+        self.min_samples = self.extractor.min_samples
+        self.names: List[str] = self._names()
+        self.normalised = False
+        self.output_shape = [len(self.names)]
+
+    def _names(self) -> List[str]:
+        """Name the columns after what the features of a short silence look like."""
+        with torch.no_grad():
+            found = self.extractor(torch.zeros(1, max(2048, self.min_samples)))
+        names: List[str] = []
+        for name, feature in found.items():
+            rows = [f"_{k}" for k in range(feature.shape[1])] if feature.shape[1] > 1 else [""]
+            kinds = [f"_{s}" for s in self.pooling.statistics] if feature.dim() == 3 else [""]
+            names += [f"{name}{kind}{row}" for kind in kinds for row in rows]
+        return names
+
+    def frame_counts(self, lengths: Tensor) -> Tensor:
+        """Return how many frames clips of these lengths (int64, samples) have."""
+        return self.extractor.frame_counts(lengths)
+
+    def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """Return the vector; shapes as in the class docstring."""
+        counts = None if lengths is None else self.frame_counts(lengths)
+        columns: List[Tensor] = []
+        for feature in self.extractor(waveform, lengths).values():
+            columns.append(feature if feature.dim() == 2 else self.pooling(feature, counts))
+        return torch.cat(columns, dim=1)
 
 
 class SummaryVector(Walker):

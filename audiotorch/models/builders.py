@@ -83,7 +83,7 @@ def _last(module: Estimator) -> Estimator:
 def _constant(values: Any) -> Tensor:
     """A float64 tensor of its own."""
     if hasattr(values, "toarray"):
-        raise ParameterError("sparse: was fitted on sparse vectors; fit on dense ones")
+        raise ParameterError("the estimator was fitted on sparse vectors; fit on dense ones")
     return torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
 
 
@@ -147,12 +147,12 @@ def _svc(fitted: Any) -> Estimator:
 def _neighbours(fitted: Any) -> Estimator:
     powers = {"euclidean": 2.0, "l2": 2.0, "manhattan": 1.0, "l1": 1.0, "cityblock": 1.0}
     powers |= {"minkowski": fitted.p, "cosine": 0.0}
-    if fitted.metric not in powers or fitted.metric_params or fitted.weights is None:
+    if fitted.metric not in powers or fitted.metric_params:
         raise ParameterError(
             f"KNeighborsClassifier: metric={fitted.metric!r} with metric_params="
             f"{fitted.metric_params} must be one of {', '.join(powers)}, without parameters"
         )
-    if fitted.weights not in ("uniform", "distance"):
+    if fitted.weights not in (None, "uniform", "distance"):
         raise ParameterError(
             f"KNeighborsClassifier: weights={fitted.weights!r} must be uniform or distance"
         )

@@ -116,7 +116,8 @@ class ClassicModel(nn.Module):
     Example:
         >>> from sklearn.linear_model import LogisticRegression
         >>> fitted = LogisticRegression().fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
-        >>> ClassicModel(fitted, 3)(torch.tensor([[1.5]]), torch.tensor([9])).softmax(dim=1)
+        >>> answer = ClassicModel(fitted, 3)(torch.tensor([[1.5]]), torch.tensor([9]))
+        >>> answer.softmax(dim=1).round(decimals=3)
         tensor([[0.5000, 0.5000, 0.0000]])
     """
 
