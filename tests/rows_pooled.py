@@ -68,6 +68,12 @@ def torchaudio_of(y: np.ndarray, rate: int) -> np.ndarray:
     return np.concatenate([pooled(x.double().numpy()) for x in (mfcc, delta, delta2)])
 
 
+def robust_of(y: np.ndarray, rate: int) -> np.ndarray:
+    module = RobustVector(rate, 512, 256)
+    texture = (texture_of(y, rate) - module.centre.numpy()) * module.scale.numpy()
+    return np.concatenate([word_of(y, rate, n_fft=512, hop_length=256, n_mels=64), texture])
+
+
 def named_of(y: np.ndarray, rate: int) -> np.ndarray:
     """Mean and standard deviation of a row and of rows, and one number a clip, by librosa."""
     rms = librosa.feature.rms(y=y, dtype=y.dtype)
@@ -79,12 +85,6 @@ def named_of(y: np.ndarray, rate: int) -> np.ndarray:
 def share_of_level(ours: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference as a share of the value, which may be a small one beside 1."""
     return float((np.abs(ours - expected) / (1.0 + np.abs(expected))).max())
-
-
-def robust_of(y: np.ndarray, rate: int) -> np.ndarray:
-    module = RobustVector(rate, 512, 256)
-    texture = (texture_of(y, rate) - module.centre.numpy()) * module.scale.numpy()
-    return np.concatenate([word_of(y, rate, n_fft=512, hop_length=256, n_mels=64), texture])
 
 
 ROWS = [
@@ -118,6 +118,21 @@ ROWS = [
         ],
     ),
     Row(
+        "RobustVector",
+        build=lambda rate: RobustVector(rate, 512, 256),
+        tiny=None,
+        reference=robust_of,
+        error=absolute_error,
+        tolerance={torch.float64: 1e-6, torch.float32: 2e-3},
+        batch_only=True,
+        frames=False,
+        formula=lambda n: 1 + n // 256,
+        refusals=[
+            (RobustVector, {"n_quefrencies": 65}, r"n_quefrencies=65: must lie in 1 to 64"),
+            (RobustVector, {"texture_weight": 0.0}, r"texture_weight=0\.0: must be greater than 0"),
+        ],
+    ),
+    Row(
         "PooledFeatures",
         build=lambda rate: PooledFeatures(["rms", "mfcc", "harmonic_ratio"], rate),
         tiny=lambda: PooledFeatures(["rms", "mfcc"], 8000, hop_length=4, n_mels=13, n_fft=64),
@@ -132,21 +147,6 @@ ROWS = [
         refusals=[
             (PooledFeatures, {"features": []}, r"features=\[\]: must be distinct names"),
             (PooledFeatures, {"features": ["rms"], "statistics": ["mode"]}, r"statistics=\['mode'"),
-        ],
-    ),
-    Row(
-        "RobustVector",
-        build=lambda rate: RobustVector(rate, 512, 256),
-        tiny=None,
-        reference=robust_of,
-        error=absolute_error,
-        tolerance={torch.float64: 1e-6, torch.float32: 2e-3},
-        batch_only=True,
-        frames=False,
-        formula=lambda n: 1 + n // 256,
-        refusals=[
-            (RobustVector, {"n_quefrencies": 65}, r"n_quefrencies=65: must lie in 1 to 64"),
-            (RobustVector, {"texture_weight": 0.0}, r"texture_weight=0\.0: must be greater than 0"),
         ],
     ),
 ]
