@@ -38,7 +38,15 @@ def test_groups_are_the_documented_ones():
         "experiment",
         "sweep",
     }
-    assert choices("experiment") == ["commands", "demo", "esc10", "fsdd"]
+    assert choices("experiment") == [
+        "commands",
+        "commands_classic",
+        "demo",
+        "esc10",
+        "esc10_classic",
+        "fsdd",
+        "fsdd_classic",
+    ]
 
 
 @pytest.mark.parametrize("experiment", [None, *choices("experiment")])

@@ -98,7 +98,7 @@ class RobustVector(nn.Module):
 
     def __init__(
         self,
-        sample_rate: int = 16000,
+        sample_rate: int = 22050,
         n_fft: int = 512,
         hop_length: int = 160,
         *,
@@ -110,7 +110,7 @@ class RobustVector(nn.Module):
         n_frames: int = 48,
         n_quefrencies: int = 16,
         n_orders: int = 7,
-        texture_weight: float = 0.7,
+        texture_weight: float = 1.8,
     ) -> None:
         super().__init__()
         self.texture = TextureStatistics(
