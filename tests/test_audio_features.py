@@ -430,10 +430,12 @@ def test_models_that_take_nan_go_on(digits, broken):
 
 def test_missing_and_unusable_waveforms_are_refused_in_fit_too():
     for bad, message in (
-        (np.array([0.1, np.nan]), r"X\[1\]: has samples that are NaN or infinite"),
+        (np.array([0.1, np.nan]), r"X\[1\]: has samples that are NaN, infinite or beyond 1e\+12"),
+        # The power of such a sample is infinite in float32: no row of NaN goes unnoticed.
+        (np.full(30000, 1e30), r"X\[1\]: has samples that are NaN, infinite or beyond 1e\+12"),
         (np.zeros(0), r"X\[1\]: holds no samples"),
         (None, r"X\[1\]=None: is no recording"),
-        (np.full(30000, 1e300), r"X\[1\]: has samples that are NaN or infinite"),
+        (np.full(30000, 1e300), r"X\[1\]: has samples that are NaN, infinite or beyond 1e\+12"),
     ):
         with pytest.raises(at.ParameterError, match=message):
             at.AudioFeatures().fit([noise(0.5), bad])

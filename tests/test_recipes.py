@@ -339,6 +339,7 @@ def test_input_may_lie_in_memory_as_it_likes(name, y):
         (np.zeros((2, 9000)), r"y of shape \(2, 9000\): must be \(n,\).*average channels"),
         (np.float64(0.5), r"y of float64: must be an array"),
         (np.full(9000, np.nan), r"y\[0\]=nan: every sample must be finite"),
+        (np.full(9000, -1e20), r"y\[0\]=-1e\+20: every sample must be finite, and within 1e\+12"),
         (np.append(np.zeros(9000), -np.inf), r"y\[9000\]=-inf"),
         (np.zeros(9000, np.int16), r"y of int16: must be .*float32.*divide int16 samples by 32768"),
         (np.zeros(9000, np.float16), r"y of float16: "),

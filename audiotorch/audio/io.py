@@ -19,7 +19,7 @@ from audiotorch.audio.source import Source
 from audiotorch.audio.writer import WRITERS, save
 from audiotorch.errors import DecodeError, ParameterError
 
-__all__ = ["AUDIO_SUFFIXES", "AudioInfo", "Source", "info", "load", "save", "stream"]
+__all__ = ["AUDIO_SUFFIXES", "LOUDEST", "AudioInfo", "Source", "info", "load", "save", "stream"]
 
 AUDIO_SUFFIXES: tuple[str, ...] = (*WRITERS, ".aifc", ".wave", ".snd", ".sph", ".voc", *SUFFIXES)
 """Lower-case suffixes of the files that folder scans take for audio; `load` goes by content."""
@@ -27,7 +27,8 @@ AUDIO_SUFFIXES: tuple[str, ...] = (*WRITERS, ".aifc", ".wave", ".snd", ".sph", "
 Samples = npt.NDArray[np.float32]
 
 # Float files may hold integers' full scale, 2e9; the power of 1e19 is no float32 any more.
-_LOUDEST = 1e12
+LOUDEST = 1e12
+"""What lies beyond counts as infinite."""
 _FOREVER = 1e9  # seconds, more than any recording lasts
 _MOST_UPSAMPLING = 256  # times; beyond it, it is a header's wrong rate that would fill the memory
 _CHUNK = 1 << 16  # samples that the streaming resampler gets at a time, at least
@@ -221,16 +222,16 @@ def _in_samples(seconds: float, sample_rate: int) -> int:
 def _check_finite(samples: Samples, name: str, file_rate: int, start: int) -> None:
     # The quickest way to look at all: no sum of squares hides a NaN or a larger sample.
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.vdot(samples, samples) <= _LOUDEST**2:
+        if np.vdot(samples, samples) <= LOUDEST**2:
             return
-    sound = (np.abs(samples) <= _LOUDEST).all(axis=1)
+    sound = (np.abs(samples) <= LOUDEST).all(axis=1)
     if sound.all():
         return
     first = int(np.argmin(sound))
     seconds = (start + first) / file_rate
     raise DecodeError(
         f"{name}: {int((~sound).sum())} frame(s) hold NaN or infinite samples, the first at "
-        f"{seconds:.3f} s (beyond {_LOUDEST:g} counts as infinite); repair or leave out the file"
+        f"{seconds:.3f} s (beyond {LOUDEST:g} counts as infinite); repair or leave out the file"
     )
 
 

@@ -5,13 +5,13 @@ import numpy.typing as npt
 import torch
 
 from audiotorch.audio.cliff import spectrum_size
+from audiotorch.audio.io import LOUDEST
 from audiotorch.audio.runs import FlatTops, find_dropouts, find_flat_tops, find_runs
 
-__all__ = ["LOUDEST", "PIECE_FRAMES", "Measures"]
+__all__ = ["PIECE_FRAMES", "Measures"]
 
 Samples = npt.NDArray[np.float32]
 
-LOUDEST = 1e12  # as in `load`: what lies beyond counts as infinite
 PIECE_FRAMES = 64  # frames of 32 ms in a piece
 _SEGMENT_FRAMES = 8  # frames that share a clipping level
 _BEND_FRAMES = 16  # frames of a piece whose second differences are looked at: a fair sample

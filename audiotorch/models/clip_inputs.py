@@ -10,6 +10,7 @@ from sklearn.utils import check_array
 from torch import Tensor
 
 from audiotorch.audio.clips import check_seconds, read_clip
+from audiotorch.audio.io import LOUDEST
 from audiotorch.audio.source import source_name
 from audiotorch.errors import AudioTorchError, DecodeError, ParameterError
 
@@ -91,8 +92,8 @@ def read_row(
     with np.errstate(over="ignore"):
         # A copy: memory that cannot be written to is no tensor.
         waveform = torch.from_numpy(np.array(_as_numpy(clip), dtype=np.float32))
-    if not waveform.isfinite().all():
-        return ParameterError(f"{name}: has samples that are NaN or infinite")
+    if not (waveform.abs() <= LOUDEST).all():
+        return ParameterError(f"{name}: has samples that are NaN, infinite or beyond {LOUDEST:g}")
     try:
         check_seconds(name, len(waveform) / sample_rate, min_seconds, remedy)
     except DecodeError as error:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from audiotorch.audio import Normalize, PadOrTrim, ReduceNoise, RemoveSilence
+from audiotorch.audio.io import LOUDEST
 from audiotorch.audio.preprocess import check_rate
 from audiotorch.errors import ParameterError
 from audiotorch.features import FeatureExtractor, SummaryVector
@@ -209,9 +210,13 @@ def _waveform(y: Array) -> Tensor:
             f"y of shape {y.shape}: must be (n,), one channel with samples; average channels, such "
             "as by librosa.to_mono"
         )
-    if not np.isfinite(y).all():
-        first = int(np.argmin(np.isfinite(y)))
-        raise ParameterError(f"y[{first}]={y[first]}: every sample must be finite; repair the clip")
+    sound = np.abs(y) <= LOUDEST
+    if not sound.all():
+        first = int(np.argmin(sound))
+        raise ParameterError(
+            f"y[{first}]={y[first]}: every sample must be finite, and within {LOUDEST:g} as in a "
+            "file; repair the clip"
+        )
     # torch takes neither foreign byte orders nor negative strides, and warns of read-only arrays.
     return torch.from_numpy(np.require(y, y.dtype.newbyteorder("="), ["C", "W"]))
 
