@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -189,14 +190,15 @@ def check_explains(module: Any, n_features: int) -> None:
         n_features: to name; 0 asks for no explanation.
 
     Raises:
-        ParameterError: below 0, or the model has none.
+        ParameterError: no whole number, below 0, or the model has none.
     """
-    if n_features < 0:
-        raise ParameterError(f"explain={n_features}: must be 0 or the number of features to name")
+    if not isinstance(n_features, Integral) or n_features < 0:
+        raise ParameterError(f"explain={n_features!r}: must be 0 or the number of features to name")
     if n_features and not getattr(module.model, "explains", False):
         raise ParameterError(
-            f"explain={n_features}: only trees, forests, boosters, logistic regression and linear "
-            "SVMs say what each feature adds; take one of these, or leave it out"
+            f"explain={n_features}: this model does not say what each feature adds; trees, "
+            "forests, boosters, logistic regression and linear SVMs do, behind a StandardScaler "
+            "at most: take one of these, or leave it out"
         )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from audiotorch.models.storage import load_classifier, read_notes
 from hydra import compose, initialize_config_dir
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -21,6 +20,7 @@ from audiotorch.data.demo import write_corpus
 from audiotorch.errors import ParameterError
 from audiotorch.export import load_pipeline
 from audiotorch.models.classic import CLASSIFIERS, build_classifier
+from audiotorch.models.storage import load_classifier, read_notes
 from audiotorch.models.tensorize import steady
 from audiotorch.training.augment import Augment
 from audiotorch.training.build import config_dir
@@ -299,5 +299,8 @@ def test_wrong_settings_are_refused(run: Run, overrides: list[str], message: str
 def test_only_some_models_explain(run: Run, tmp_path: Path, corpus: Path):
     run("model=knn")
     pipeline = load_checkpoint_pipeline(tmp_path / "run")
-    with pytest.raises(ParameterError, match="only trees"):
+    with pytest.raises(ParameterError, match="does not say what each feature adds"):
         predict(pipeline, next(corpus.rglob("*.flac")), explain=3)
+    for wrong in (-1, 1.5, "3"):
+        with pytest.raises(ParameterError, match=f"explain={wrong!r}: must be 0 or the number"):
+            predict(pipeline, next(corpus.rglob("*.flac")), explain=wrong)
