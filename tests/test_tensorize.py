@@ -71,8 +71,10 @@ def calibrated(inner: Any, method: str = "sigmoid", **settings: Any) -> Calibrat
 
 ESTIMATORS: dict[str, Callable[[], Any]] = {
     "logistic": lambda: scaled(LogisticRegression(max_iter=500)),
+    "no intercept": lambda: scaled(LogisticRegression(fit_intercept=False)),
     "logistic alone": lambda: LogisticRegression(max_iter=50),
     "PCA": lambda: scaled(PCA(5), LogisticRegression(max_iter=500)),
+    "PCA in a step": lambda: make_pipeline(scaled(PCA(5)), scaled(forest())),
     "whitened PCA": lambda: make_pipeline(PCA(5, whiten=True), LogisticRegression(max_iter=500)),
     "half a scaler": lambda: make_pipeline(StandardScaler(with_std=False), forest()),
     "other half": lambda: make_pipeline(StandardScaler(with_mean=False), forest()),
@@ -95,6 +97,7 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "near neighbours": lambda: scaled(KNeighborsClassifier(5, weights="distance")),
     "in a tree": lambda: scaled(KNeighborsClassifier(4, weights=None, algorithm="kd_tree")),
     "in blocks": lambda: scaled(KNeighborsClassifier(3, p=1, metric="manhattan")),
+    "by the widest side": lambda: scaled(KNeighborsClassifier(5, metric="chebyshev")),
     "by angle": lambda: scaled(KNeighborsClassifier(5, metric="cosine", weights="distance")),
     "decision tree": lambda: DecisionTreeClassifier(random_state=0),
     "shallow tree": lambda: DecisionTreeClassifier(max_depth=2, random_state=0),
@@ -326,6 +329,17 @@ def test_neighbours_that_are_equally_far():
     )
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan", "chebyshev", "cosine"])
+def test_what_is_missing_has_no_neighbours(metric):
+    x, target = vectors(3)
+    module = tensorize(KNeighborsClassifier(metric=metric).fit(x, target))
+    z = torch.from_numpy(x[:3])
+    z[1, 0] = torch.nan
+    answer = module(z)
+    assert answer[1].isnan().all()
+    assert answer[[0, 2]].isfinite().all()
+
+
 def test_folds_without_a_class():
     x, target = vectors(4, 80)
     target[target == 3] = np.where(np.arange(20) < 4, 3, 2)
@@ -487,6 +501,10 @@ def test_contributions_of_linear_models():
     found = model.contributions(torch.from_numpy(z), frames(z))
     expected = fitted[0].transform(z)[:, :, None] * fitted[1].coef_.T
     np.testing.assert_allclose(found, expected, atol=1e-12)
+    # Without an intercept, liblinear has one 0 for all and no list of them.
+    bare = LogisticRegression(solver="liblinear", fit_intercept=False)
+    bare.fit(x, (target > 0).astype(int))
+    check_total(ClassicModel(bare), bare, z)
     two = scaled(SVC(kernel="linear")).fit(x, target > 0)
     both = make_pipeline(two[0], calibrated(two[1])).fit(x, (target > 0).astype(int))
     model = ClassicModel(both)
@@ -519,7 +537,9 @@ def test_contributions_behind_a_calibration_are_from_before_it(name):
     np.testing.assert_allclose(total, expected, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["SVM", "neighbours", "PCA", "vote", "booster, another start"])
+@pytest.mark.parametrize(
+    "name", ["SVM", "neighbours", "PCA", "PCA in a step", "vote", "booster, another start"]
+)
 def test_others_do_not_explain(name):
     model = ClassicModel(fit(name, 3))
     x = torch.from_numpy(vectors(3, 4)[0])
@@ -565,8 +585,12 @@ class Renamed(RandomForestClassifier):
             r"KNeighborsClassifier: answers for several outputs",
         ),
         (
-            lambda x, y: KNeighborsClassifier(metric="chebyshev").fit(x, y),
-            r"metric='chebyshev'.*must be one of euclidean",
+            lambda x, y: KNeighborsClassifier(metric="canberra").fit(x, y),
+            r"metric='canberra'.*must be one of euclidean",
+        ),
+        (
+            lambda x, y: KNeighborsClassifier(999).fit(x, y),
+            r"n_neighbors=999 of 120 vectors; fit with fewer",
         ),
         (
             lambda x, y: KNeighborsClassifier(weights=lambda d: d).fit(x, y),

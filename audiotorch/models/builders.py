@@ -108,7 +108,9 @@ def _pca(fitted: Any) -> Estimator:
 
 
 def _logistic(fitted: Any) -> Estimator:
-    return Logistic(_constant(fitted.coef_), _constant(fitted.intercept_))
+    # liblinear without an intercept has a single 0 instead of one a class.
+    bias = np.broadcast_to(fitted.intercept_, len(fitted.coef_))
+    return Logistic(_constant(fitted.coef_), _constant(bias))
 
 
 def _svc(fitted: Any) -> Estimator:
@@ -146,7 +148,7 @@ def _svc(fitted: Any) -> Estimator:
 
 def _neighbours(fitted: Any) -> Estimator:
     powers = {"euclidean": 2.0, "l2": 2.0, "manhattan": 1.0, "l1": 1.0, "cityblock": 1.0}
-    powers |= {"minkowski": fitted.p, "cosine": 0.0}
+    powers |= {"minkowski": fitted.p, "chebyshev": np.inf, "cosine": 0.0}
     if fitted.metric not in powers or fitted.metric_params:
         raise ParameterError(
             f"KNeighborsClassifier: metric={fitted.metric!r} with metric_params="
@@ -155,6 +157,11 @@ def _neighbours(fitted: Any) -> Estimator:
     if fitted.weights not in (None, "uniform", "distance"):
         raise ParameterError(
             f"KNeighborsClassifier: weights={fitted.weights!r} must be uniform or distance"
+        )
+    if fitted.n_neighbors > fitted.n_samples_fit_:
+        raise ParameterError(
+            f"KNeighborsClassifier: n_neighbors={fitted.n_neighbors} of {fitted.n_samples_fit_} "
+            "vectors; fit with fewer neighbours"
         )
     return Neighbours(
         _constant(fitted._fit_X),

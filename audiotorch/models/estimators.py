@@ -150,7 +150,7 @@ class Projection(Estimator):
 
 
 class Chain(Estimator):
-    """A classifier or detector behind transformers.
+    """A classifier, a detector or one more transformer behind transformers.
 
     Args:
         steps: the transformers in their order.
@@ -162,8 +162,9 @@ class Chain(Estimator):
         self.steps = nn.Sequential(*steps)
         self.last = last
         self.n_features = steps[0].n_features
-        self.keeps_features = all(step.keeps_features for step in steps)
-        self.explains = last.explains and self.keeps_features
+        kept = all(step.keeps_features for step in steps)
+        self.keeps_features = kept and last.keeps_features
+        self.explains = kept and last.explains
         self.is_probability = last.is_probability
 
     def forward(self, x: Tensor) -> Tensor:

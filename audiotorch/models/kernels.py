@@ -1,5 +1,6 @@
 """Classifiers that compare a vector with those of the training: support vectors and neighbours."""
 
+import math
 from typing import Optional
 
 import torch
@@ -111,7 +112,7 @@ class Neighbours(Estimator):
         vectors: of the training, `(n, n_features)`.
         votes: `(n, n_classes)`, 1 for each vector's class.
         n_neighbours: how many vote.
-        p: of the Minkowski distance; 0 = cosine distance.
+        p: of the Minkowski distance, infinity for the widest side; 0 = cosine distance.
         by_distance: votes count by `1 / distance`; where that is infinite, only those count.
     """
 
@@ -148,7 +149,9 @@ class Neighbours(Estimator):
             alone = infinite.any(dim=1, keepdim=True)
             weight = torch.where(alone, infinite.double(), weight)
         votes = weight @ self.votes
-        return votes / votes.sum(dim=1, keepdim=True)
+        share = votes / votes.sum(dim=1, keepdim=True)
+        # The maximum of differences, of p = infinity, passes over a missing value.
+        return share.masked_fill(x.isnan().any(dim=1, keepdim=True), math.nan)
 
 
 def _unit(x: Tensor) -> Tensor:
