@@ -63,12 +63,14 @@ def draw_classic(
 
 
 def _draw_errors(writer: Any, data: AudioDataModule, found: Mapping[str, Evaluation]) -> None:
-    """Show the clips of the last evaluation whose right class had the least probability."""
-    name, evaluation = list(found.items())[-1]
+    """Show clips of the last evaluation with errors whose right class had least probability."""
+    for name, evaluation in reversed(found.items()):
+        right = evaluation.probabilities[np.arange(len(evaluation.targets)), evaluation.targets]
+        answers = evaluation.probabilities.argmax(axis=1)
+        worst = [i for i in np.argsort(right, kind="stable") if answers[i] != evaluation.targets[i]]
+        if worst:
+            break
     clips = {"val": data.val_set, "test": data.test_set}.get(name, data.train_set)
-    right = evaluation.probabilities[np.arange(len(evaluation.targets)), evaluation.targets]
-    answers = evaluation.probabilities.argmax(axis=1)
-    worst = [i for i in np.argsort(right, kind="stable") if answers[i] != evaluation.targets[i]]
     for rank, i in enumerate(worst[:_N_ERRORS], start=1):
         label, answer = data.labels[evaluation.targets[i]], data.labels[answers[i]]
         text = f"{label} heard as {answer}, probability of the right class {right[i]:.3f}"
