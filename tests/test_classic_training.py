@@ -45,7 +45,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run by the command line's entry."""
     run_dir = tmp_path_factory.mktemp("finished") / "run"
-    settings = [*SMALL, TEST, "features=reference", "model=random_forest", f"data.root={corpus}"]
+    settings = [*SMALL, TEST, "model=random_forest", f"data.root={corpus}"]
     assert main([*settings, "task.abstain=0.6", f"hydra.run.dir={run_dir}"]) == 0
     return run_dir
 
@@ -91,7 +91,7 @@ def test_metrics_file_has_both_protocols_and_the_test(finished: Path):
         [f"device{k:02d}"] for k in range(5)
     ]
     assert metrics["train_clips"], metrics["test_clips"] == (80, 16)
-    assert {"mel_db_mean", "mfcc_std"} < set(metrics["importance"])
+    assert {"delta_mfcc_mean", "mfcc_std"} < set(metrics["importance"])
     assert "scikit-learn" in metrics["versions"]
     assert 0 < metrics["cv_grouped/answered"] < 1
     assert metrics["cv_grouped/answered_acc"] >= metrics["cv_grouped/acc"]
@@ -99,7 +99,7 @@ def test_metrics_file_has_both_protocols_and_the_test(finished: Path):
 
 def test_cross_validation_is_scikit_learns(finished: Path, corpus: Path):
     _, vectors = recomputed(finished, corpus)
-    assert vectors.x.shape == (80, 270)
+    assert vectors.x.shape == (80, 240)
     folds = StratifiedKFold(5, shuffle=True, random_state=42)
     x = steady(vectors.x)
     scores = cross_val_score(build_classifier("random_forest"), x, vectors.y, cv=folds)
@@ -160,7 +160,7 @@ def test_no_label_below_the_confidence_asked_for(finished: Path, corpus: Path, c
 def test_answers_are_explained_by_name(finished: Path, corpus: Path, capsys: Any):
     file = next(corpus.rglob("*device05*.flac"))
     module = load_pipeline(finished / "model.ts")
-    whole = predict(module, file, explain=270)[0]
+    whole = predict(module, file, explain=240)[0]
     assert set(whole.contributions) == set(module.features.names)
     sizes = [abs(value) for value in whole.contributions.values()]
     assert sizes == sorted(sizes, reverse=True)
@@ -191,14 +191,27 @@ def test_tensorboard_has_figures_pictures_and_sound(finished: Path):
     events.Reload()
     tags = events.Tags()
     assert {"cv/acc", "cv_grouped/acc", "test/f1", "final/test/acc"} <= set(tags["scalars"])
-    pictures = {"importance", "reliability", "cv_grouped/confusion_matrix", "test_errors/1"}
+    pictures = {"importance", "reliability", "cv_grouped/confusion_matrix"}
     assert pictures <= set(tags["images"])
-    assert "test_errors/1" in tags["audio"]
+    # Of the last evaluation with errors, which the test may not have.
+    metrics = json.loads((finished / "metrics.json").read_text())
+    wrong = [name for name in ("test", "cv_grouped") if metrics[f"{name}/acc"] < 1]
+    assert f"{wrong[0]}_errors/1" in tags["audio"]
+    assert f"{wrong[0]}_errors/1" in tags["images"]
+
+
+FEW = {
+    "random_forest": "model.n_estimators=30",
+    "extra_trees": "model.n_estimators=30",
+    "gradient_boost": "model.n_estimators=5",
+    "hist_gradient_boost": "model.max_iter=5",
+}
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_model_trains(run: Run, name: str, tmp_path: Path):
-    metrics = run(f"model={name}", TEST)
+    few = [FEW[name]] if name in FEW else []
+    metrics = run(f"model={name}", TEST, "task.importance=null", *few)
     assert metrics["cv/acc"] > 0.4
     assert metrics["test/acc"] > 0.3
     pipeline = load_checkpoint_pipeline(tmp_path / "run")
@@ -213,7 +226,7 @@ def test_calibrated_models_train(run: Run, calibration: str):
 
 
 def test_images_are_pooled(run: Run, tmp_path: Path):
-    metrics = run("model=extra_trees", "features=mel_image", "task.importance=features")
+    metrics = run("model=logistic", "features=mel_image", "task.importance=features")
     assert len(metrics["importance"]) == 4 * 64
     assert "mel_std_63" in metrics["importance"]
     pipeline = load_checkpoint_pipeline(tmp_path / "run")
@@ -233,7 +246,7 @@ def test_a_validation_part_is_scored(run: Run):
 
 
 def test_the_wanted_accuracy_sets_the_threshold(run: Run, tmp_path: Path):
-    metrics = run("model=random_forest", "task.abstain_accuracy=0.99")
+    metrics = run("model=logistic", "task.abstain_accuracy=0.99", "task.importance=null")
     assert metrics["cv_grouped/answered_acc"] >= 0.99
     assert metrics["abstain"] > 0
     assert load_checkpoint_pipeline(tmp_path / "run").thresholds.tolist() == [
@@ -242,10 +255,11 @@ def test_the_wanted_accuracy_sets_the_threshold(run: Run, tmp_path: Path):
 
 
 def test_copies_are_fitted_on_and_not_scored(run: Run):
-    copied = run("model=knn", "task.copies=2", "data.augment.speed=[0.9,1.1]")
-    assert copied["copies"] == 2
+    plain = run("model=knn", "task.importance=null")
+    copied = run("model=knn", "task.importance=null", "task.copies=1", "data.augment.speed=[0.9]")
+    assert copied["copies"] == 1
     assert np.sum(copied["cv/confusion_matrix"]) == 64
-    assert copied["cv/acc"] != run("model=knn")["cv/acc"]
+    assert copied["cv/loss"] != plain["cv/loss"]
 
 
 def test_copies_of_a_clip_are_alike_in_every_run(corpus: Path):

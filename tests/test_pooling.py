@@ -3,7 +3,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from contract import scripted
 
+from audiotorch.audio import load
 from audiotorch.features import (
     MFCC,
     Delta,
@@ -131,3 +133,18 @@ def test_images_become_vectors_with_names():
     plain = SpectrogramImage(8000, 256, 80, n_mels=20)
     assert column_names(plain)[20] == "mel_std_0"
     assert column_names(SummaryVector()) == SummaryVector().names
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_an_exported_file_has_the_vectors_of_the_eager_module(data_root, single):
+    """Of short words, of whose tunings a rounded peak decides one in a few hundred."""
+    files = sorted((data_root / "fsdd" / "recordings").glob("4_*.wav"))[::2]
+    module = SummaryVector(single=single)
+    exported = scripted(module)
+    clips = [torch.nn.functional.pad(load(file)[0], [0, 12_000])[:, :22_050] for file in files]
+    if not single:  # long ones are in float32 where that is let
+        clips.append(load(data_root / "esc10" / "003 - Sea waves" / "3-164630-A.ogg")[0])
+    vectors = torch.cat([module(clip) for clip in clips])
+    spread = vectors.std(dim=0)
+    for clip, vector in zip(clips, vectors, strict=True):
+        assert ((exported(clip)[0] - vector).abs() / spread).max() <= 1e-4

@@ -213,7 +213,7 @@ class MFCCDelta(Feature):
 
     Where a row's range is less than 1/128 of its level, librosa's rounding reaches 1e-5 of it and
     more. On the CPU, without gradients, all deltas of such a float32 clip are taken by the calls of
-    scipy that librosa makes; not so elsewhere, and with `single=True`.
+    scipy that librosa makes; not so elsewhere, and where `single` is given.
 
     Args:
         sample_rate: Hz.
@@ -251,7 +251,7 @@ class MFCCDelta(Feature):
         self.delta = Delta(order, width)
         self.sample_rate = sample_rate
         self.min_samples = (width - 1) * hop_length
-        self._rounds = mfcc.get("single") is not True
+        self._rounds = mfcc.get("single") is None
 
     def derive_beside(
         self, cepstrum: Tensor, waveform: Tensor, lengths: Optional[Tensor] = None

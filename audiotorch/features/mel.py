@@ -15,8 +15,6 @@ __all__ = ["MelDecibels", "MelSpectrogram"]
 
 # Matrix products of other widths take up to three times as long.
 _BLOCK_BANDS = 16
-# Frames from which float32 is tried: fewer gain nothing, and their deltas may span next to nothing.
-_LONG = 128
 
 
 class MelSpectrogram(Feature):
@@ -96,14 +94,13 @@ class MelSpectrogram(Feature):
     @torch.jit.unused
     def _quickly(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
         """Return the same, of power taken in float32 where clips are long."""
-        batch, n_samples = waveform.shape
-        own = torch.full((batch,), n_samples) if lengths is None else lengths
-        short = self.frame_counts(own) < _LONG
+        short = self.source.are_short(waveform, lengths)
         if short.all():
             return self.derive(self.source.compute(waveform, lengths))
         mel = self._in_single(waveform, lengths)
         if short.any():
-            mel[short] = self.derive(self.source.compute(waveform[short], own[short]))
+            own = None if lengths is None else lengths[short]
+            mel[short] = self.derive(self.source.compute(waveform[short], own))
         return mel
 
     @torch.jit.unused

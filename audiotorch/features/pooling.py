@@ -294,6 +294,9 @@ class SummaryVector(Walker):
     Args:
         sample_rate: Hz.
         n_mfcc: coefficients.
+        single: let spectra of long clips be taken in float32, see `STFT`; statistics over a clip
+            do not show its rounding, but in a clip of thousands a peak near the edge between two
+            tunings changes sides, and with it chroma. False gives what an exported file gives.
 
     Shape:
         - Input: `(batch, time)` and lengths `(batch,)` in samples, at least 8 hops of 512 each
@@ -313,26 +316,25 @@ class SummaryVector(Walker):
     output_shape: List[int]
     order: Tensor
 
-    def __init__(self, sample_rate: int = 22050, n_mfcc: int = 13) -> None:
+    def __init__(self, sample_rate: int = 22050, n_mfcc: int = 13, *, single: bool = True) -> None:
         super().__init__()
-        # In float32: statistics over a clip do not show the rounding of its transforms.
         mfcc = {
-            "mfcc": MFCC(sample_rate, n_mfcc=n_mfcc, single=True),
-            "delta_mfcc": MFCCDelta(sample_rate, n_mfcc=n_mfcc, order=1, single=True),
-            "delta2_mfcc": MFCCDelta(sample_rate, n_mfcc=n_mfcc, order=2, single=True),
+            "mfcc": MFCC(sample_rate, n_mfcc=n_mfcc, single=single),
+            "delta_mfcc": MFCCDelta(sample_rate, n_mfcc=n_mfcc, order=1, single=single),
+            "delta2_mfcc": MFCCDelta(sample_rate, n_mfcc=n_mfcc, order=2, single=single),
         }
-        single = {
-            "spectral_centroid": SpectralCentroid(sample_rate, single=True),
-            "spectral_bandwidth": SpectralBandwidth(sample_rate, single=True),
-            "spectral_rolloff": SpectralRolloff(sample_rate, single=True),
+        moments = {
+            "spectral_centroid": SpectralCentroid(sample_rate, single=single),
+            "spectral_bandwidth": SpectralBandwidth(sample_rate, single=single),
+            "spectral_rolloff": SpectralRolloff(sample_rate, single=single),
             "zero_crossing_rate": ZeroCrossingRate(sample_rate),
             "rms": RMS(sample_rate),
         }
         others = {
-            "chroma_stft": ChromaSTFT(sample_rate, single=True),
-            "mel_db": MelSpectrogram(sample_rate, n_mels=40, single=True),
+            "chroma_stft": ChromaSTFT(sample_rate, single=single),
+            "mel_db": MelSpectrogram(sample_rate, n_mels=40, single=single),
         }
-        self.stages = SharedStages({**mfcc, **single, **others})
+        self.stages = SharedStages({**mfcc, **moments, **others})
         self.to_db = PowerToDB(ref="max")
         self.mean_std = StatisticsPooling(["mean", "std"])
         self.max_min = StatisticsPooling(["max", "min"])
@@ -340,10 +342,10 @@ class SummaryVector(Walker):
         self.n_extremes = 3 * n_mfcc
         self.min_samples = 8 * 512
         rows = [(name, k) for name in mfcc for k in range(n_mfcc)]
-        rows += [(name, -1) for name in single]
+        rows += [(name, -1) for name in moments]
         rows += [("chroma_stft", k) for k in range(12)] + [("mel_db", k) for k in range(40)]
         wanted = [(name, k, s) for name in mfcc for s in _SUMMARY for k in range(n_mfcc)]
-        wanted += [(name, -1, s) for name in single for s in _SUMMARY[:2]]
+        wanted += [(name, -1, s) for name in moments for s in _SUMMARY[:2]]
         wanted += [("chroma_stft", k, s) for s in _SUMMARY[:2] for k in range(12)]
         wanted += [("mel_db", k, s) for s in _SUMMARY[:2] for k in range(40)]
         self.names: List[str] = [

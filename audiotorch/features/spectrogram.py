@@ -30,6 +30,10 @@ from audiotorch.features.functional import (
 
 __all__ = ["STFT", "PowerToDB", "Spectrogram"]
 
+# Frames from which float32 is tried: fewer gain nothing, their deltas may span next to nothing, and
+# a single peak may decide their tuning.
+_LONG = 128
+
 
 class STFT(Feature):
     """Short-time Fourier transform: the stage below every spectrogram.
@@ -43,9 +47,10 @@ class STFT(Feature):
         center: pad `n_fft // 2` samples on each side.
         pad_mode: `"constant"` (zeros), `"reflect"` or `"edge"`.
         single: `True` lets all power spectra built on this be taken in float32, in half the time,
-            on the CPU and without gradients. Rounding then reaches 2e-3 dB 80 dB below the maximum;
-            frames with bins still lower are transformed in float64 all the same. `False` lets none,
-            `None` those of which nothing but mel bands is made: see `MelSpectrogram`.
+            on the CPU and without gradients, where clips have 128 frames and more: in shorter ones
+            single peaks decide, as on the tuning. Rounding then reaches 2e-3 dB 80 dB below the
+            maximum; frames with bins still lower are transformed in float64 all the same. `False`
+            lets none, `None` those of which nothing but mel bands is made: see `MelSpectrogram`.
 
     Shape:
         - Input: `(..., time)` and lengths `(...)` in samples
@@ -170,12 +175,21 @@ class Spectrogram(Feature):
             waveform = below.source.compute(waveform, lengths)
             if not torch.jit.is_scripting():
                 if below.single and takes_single(waveform):
-                    return self._in_single(waveform, lengths)
+                    short = self.are_short(waveform, lengths)
+                    if not short.all():
+                        return self._in_single(waveform, lengths, short)
             frames = below.frames(waveform, lengths)
             return self.masked(below.power(frames, complex_dtype(waveform)), lengths)
 
     @torch.jit.unused
-    def _in_single(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
+    def are_short(self, waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
+        """Say which clips have fewer than 128 frames, `(batch,)`."""
+        batch, n_samples = waveform.shape
+        own = torch.full((batch,), n_samples) if lengths is None else lengths
+        return self.frame_counts(own) < _LONG
+
+    @torch.jit.unused
+    def _in_single(self, waveform: Tensor, lengths: Optional[Tensor], short: Tensor) -> Tensor:
         """Return power taken in float32, or in float64 where that might show.
 
         Rounding is 1e-13 of a frame's power in each bin. So it shows where bins hold next to
@@ -186,7 +200,9 @@ class Spectrogram(Feature):
         power = self.masked(below.power(frames, torch.complex64), lengths).transpose(-1, -2)
         size = min(32, power.shape[-1])
         blocks = power[..., : power.shape[-1] // size * size].unflatten(-1, (-1, size)).mean(-1)
-        faint = blocks.amin(dim=-1) < 1e-9 * blocks.mean(dim=-1)
+        mean = blocks.mean(dim=-1)
+        faint = blocks.amin(dim=-1) < 1e-9 * mean
+        faint |= short.unsqueeze(-1) & (mean > 0)
         for places, exact in self.exactly(frames, faint):
             power[places] = exact.transpose(0, 1)
         return power.transpose(-1, -2)

@@ -2,8 +2,9 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,24 +16,31 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 
-from audiotorch import features as front_ends
 from audiotorch.audio.chunks import n_cores
 from audiotorch.audio.clips import padded_batches
 from audiotorch.audio.source import source_name
 from audiotorch.errors import AudioTorchError, DecodeError, ParameterError
 from audiotorch.features.extractor import FEATURES, told_of_rate
-from audiotorch.features.pooling import PooledFeatures, VectorPooling, column_names
+from audiotorch.features.pooling import (
+    MFCCStatistics,
+    PooledFeatures,
+    SummaryVector,
+    VectorPooling,
+    column_names,
+)
+from audiotorch.features.robust import RobustVector
+from audiotorch.features.texture import TextureStatistics
 from audiotorch.models.clip_inputs import clips_of, is_source, read_row
 
 __all__ = ["FRONT_ENDS", "AudioFeatures"]
 
-FRONT_ENDS = {
-    "summary": "SummaryVector",
-    "mfcc_stats": "MFCCStatistics",
-    "texture_stats": "TextureStatistics",
-    "robust": "RobustVector",
+FRONT_ENDS: Mapping[str, Callable[[int], nn.Module]] = {
+    "summary": partial(SummaryVector, single=False),
+    "mfcc_stats": MFCCStatistics,
+    "texture_stats": TextureStatistics,
+    "robust": RobustVector,
 }
-"""Front ends by name, and the classes of `audiotorch.features` that they are."""
+"""Front ends by name, with the numbers of their exported files, from the sample rate."""
 
 _Read = Tensor | AudioTorchError | OSError
 _MAX_SAMPLES = 1 << 22  # of a padded batch
@@ -264,11 +272,10 @@ def _named(features: Any, sample_rate: int) -> nn.Module:
     names = [features] if isinstance(features, str) else list(features)
     if not names or len(set(names)) < len(names):
         raise ParameterError(f"features={names}: must be one or more names, each once")
-    known = [name for name, kind in FRONT_ENDS.items() if hasattr(front_ends, kind)]
+    known = list(FRONT_ENDS)
     if len(names) == 1 and names[0] in known:
         with told_of_rate(sample_rate):
-            module: nn.Module = getattr(front_ends, FRONT_ENDS[names[0]])(sample_rate)
-        return module
+            return FRONT_ENDS[names[0]](sample_rate)
     if unknown := [name for name in names if name not in FEATURES]:
         joined = "; a FeatureUnion joins them" if set(unknown) <= set(known) else ""
         raise ParameterError(

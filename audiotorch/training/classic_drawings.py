@@ -63,14 +63,17 @@ def draw_classic(
 
 
 def _draw_errors(writer: Any, data: AudioDataModule, found: Mapping[str, Evaluation]) -> None:
-    """Show the clips of the last evaluation whose right class had the least probability."""
-    name, evaluation = list(found.items())[-1]
+    """Show clips of the last evaluation with errors whose right class had least probability."""
+    with_errors = [name for name, evaluation in found.items() if evaluation.acc < 1]
+    if not with_errors:
+        return
+    name = with_errors[-1]
+    targets, probabilities = found[name].targets, found[name].probabilities
+    right = probabilities[np.arange(len(targets)), targets]
+    answers = probabilities.argmax(axis=1)
+    worst = [int(i) for i in np.argsort(right, kind="stable") if answers[i] != targets[i]]
     clips = {"val": data.val_set, "test": data.test_set}.get(name, data.train_set)
-    right = evaluation.probabilities[np.arange(len(evaluation.targets)), evaluation.targets]
-    answers = evaluation.probabilities.argmax(axis=1)
-    worst = [i for i in np.argsort(right, kind="stable") if answers[i] != evaluation.targets[i]]
     for rank, i in enumerate(worst[:_N_ERRORS], start=1):
-        label, answer = data.labels[evaluation.targets[i]], data.labels[answers[i]]
+        label, answer = data.labels[targets[i]], data.labels[answers[i]]
         text = f"{label} heard as {answer}, probability of the right class {right[i]:.3f}"
-        tag = f"{name}_errors/{rank}"
-        draw_error(writer, tag, clips[int(i)][0], data.sample_rate, text, 0)
+        draw_error(writer, f"{name}_errors/{rank}", clips[i][0], data.sample_rate, text, 0)
