@@ -57,7 +57,9 @@ class AudioFeatures(TransformerMixin, BaseEstimator):
         features: `"summary"` (`SummaryVector`), `"mfcc_stats"`, `"texture_stats"` or `"robust"`;
             names of `FEATURES`, each pooled to mean and standard deviation; or a front end of your
             own, as a Pipeline takes it: images are pooled as `VectorPooling` does.
-        sample_rate: Hz that files are brought to, and that waveforms have.
+        sample_rate: Hz that files are brought to, and that waveforms have. Names stand for the
+            default settings, whose frames are in samples: for words at 8 kHz give
+            `RobustVector(8000, 256, 80, n_mels=32, texture_weight=0.7)`.
         min_duration: seconds; shorter clips count as padded with zeros to it. 0 refuses those too
             short for the features.
         batch_size: clips decoded and computed together; no number depends on it.

@@ -28,8 +28,9 @@ def tensorize(fitted: Any) -> Estimator:
     Answers agree to rounding in float64, 1e-9 and less, with these exceptions. Nearest neighbours:
     where vectors of several classes are equally far, those that came first in the training vote.
     GradientBoostingClassifier with an `init` of its own: 1e-6.
-    Missing values: an answer where scikit-learn has one (random forests, HistGradientBoosting), NaN
-    where it refuses.
+    Missing values: an answer where the last step has one (random forests, HistGradientBoosting,
+    IsolationForest), NaN where it refuses. Infinite values, which scikit-learn refuses, are not
+    looked for.
 
     Args:
         fitted: StandardScaler, PCA, LogisticRegression, KNeighborsClassifier,
