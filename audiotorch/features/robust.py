@@ -145,7 +145,8 @@ class RobustVector(nn.Module):
         self.register_buffer("places", places, persistent=False)
         typical = [_TYPICAL[name.rpartition("_")[0]] for name in self.texture.names]
         weight = texture_weight * math.sqrt(size / len(typical))
-        centre, spread = torch.tensor(typical, dtype=torch.float64).unbind(1)
+        centre = torch.tensor([mean for mean, _ in typical], dtype=torch.float64)
+        spread = torch.tensor([deviation for _, deviation in typical], dtype=torch.float64)
         self.register_buffer("centre", centre, persistent=False)
         self.register_buffer("scale", weight / spread, persistent=False)
         self.names: List[str] = [
