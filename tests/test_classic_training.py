@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from audiotorch.models.storage import load_classifier, read_notes
 from hydra import compose, initialize_config_dir
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -21,6 +20,7 @@ from audiotorch.data.demo import write_corpus
 from audiotorch.errors import ParameterError
 from audiotorch.export import load_pipeline
 from audiotorch.models.classic import CLASSIFIERS, build_classifier
+from audiotorch.models.storage import load_classifier, read_notes
 from audiotorch.models.tensorize import steady
 from audiotorch.training.augment import Augment
 from audiotorch.training.build import config_dir
@@ -90,7 +90,7 @@ def test_metrics_file_has_both_protocols_and_the_test(finished: Path):
     assert [fold["names"] for fold in metrics["cv_grouped/folds"]] == [
         [f"device{k:02d}"] for k in range(5)
     ]
-    assert metrics["train_clips"], metrics["test_clips"] == (80, 16)
+    assert (metrics["train_clips"], metrics["test_clips"]) == (80, 16)
     assert {"mel_db_mean", "mfcc_std"} < set(metrics["importance"])
     assert "scikit-learn" in metrics["versions"]
     assert 0 < metrics["cv_grouped/answered"] < 1
@@ -241,6 +241,37 @@ def test_the_wanted_accuracy_sets_the_threshold(run: Run, tmp_path: Path):
     ]
 
 
+def folds_of(corpus: Path, groups: dict[str, list[str | None]], path: Path) -> list[str]:
+    """Settings for a table of clips: of each class, one for each of its groups named."""
+    rows = ["file,label,group"]
+    for label, own in groups.items():
+        files = sorted((corpus / label).glob("*.flac"))
+        rows += [f"{file},{label},{g or ''}" for file, g in zip(files, own, strict=False)]
+    path.write_text("\n".join(rows))
+    return ["data=default", f"data.manifest={path}", "data.group_column=group"]
+
+
+def test_a_class_of_one_group_does_not_end_the_run(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Without group `one`, there is nothing but falls to fit on."""
+    monkeypatch.setattr("audiotorch.training.results.export", lambda *_, **__: None)
+    groups: dict[str, Any] = {"rise": ["one"] * 4, "fall": ["one", "two", "two", "three"]}
+    table = folds_of(corpus, groups, tmp_path / "table.csv")
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", ["model=knn", "features=mfcc_stats", *table])
+    stale = [
+        tmp_path / "run" / name for name in ("figures/predictions.png", "checkpoints/best.ckpt")
+    ]
+    for file in stale:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    metrics = train(config, tmp_path / "run")
+    assert not any(file.exists() for file in stale)
+    assert metrics["importance"]
+    assert "classes with clips of one group only" in metrics["cv_grouped/notes"][0]
+
+
 def test_copies_are_fitted_on_and_not_scored(run: Run):
     copied = run("model=knn", "task.copies=2", "data.augment.speed=[0.9,1.1]")
     assert copied["copies"] == 2
@@ -289,6 +320,9 @@ def test_leakage_is_said(run: Run, caplog: pytest.LogCaptureFixture, monkeypatch
         (["task.copies=1", "data.augment=null"], "needs data.augment"),
         (["model.calibration=platt"], "calibration='platt'"),
         (["+model.n_trees=5"], "no setting 'n_trees'"),
+        (["model.scale=flase"], "model.scale='flase': must be true"),
+        (["task.abstain_accuracy=0"], "task.abstain_accuracy=0: must be above 0"),
+        (["trainer.accelerator=tpu"], "trainer.accelerator='tpu': torch cannot"),
     ],
 )
 def test_wrong_settings_are_refused(run: Run, overrides: list[str], message: str):

@@ -89,6 +89,7 @@ class Checkpoints(Checkpoint):
             elif self.best is None:  # An earlier run in this directory left one.
                 (self.folder / "best.ckpt").unlink(missing_ok=True)
             os.replace(partial, self.folder / "last.ckpt")
+            (self.folder / FITTED).unlink(missing_ok=True)
         trainer.strategy.barrier()
 
     def state_dict(self) -> dict[str, Any]:

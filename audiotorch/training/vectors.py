@@ -31,14 +31,23 @@ class Vectors:
     Args:
         x: one row a clip, `(n, d)`, float64.
         y: index of its label, `(n,)`.
-        groups: its group, or None where it has none.
+        groups: its group, or None where it has none; None where no clip has one.
         copies: vectors of augmented versions of the same clips, `(n, d)` each.
     """
 
     x: np.ndarray
     y: np.ndarray
-    groups: Sequence[str | None]
+    groups: Sequence[str | None] | None
     copies: Sequence[np.ndarray] = ()
+
+    def select(self, rows: np.ndarray) -> "Vectors":
+        """Some of the clips, with all their copies.
+
+        Args:
+            rows: their numbers.
+        """
+        groups = None if self.groups is None else [self.groups[i] for i in rows.tolist()]
+        return Vectors(self.x[rows], self.y[rows], groups, [copy[rows] for copy in self.copies])
 
 
 def compute_vectors(
@@ -60,7 +69,8 @@ def compute_vectors(
     found = [_rows(pipeline, clips, 0, None, seed)]
     found += [_rows(pipeline, clips, copy, augment, seed) for copy in range(1, n_copies + 1)]
     groups = [clip.group for clip in clips.clips]
-    return Vectors(found[0], clips.targets.numpy(), groups, found[1:])
+    known = groups if any(group is not None for group in groups) else None
+    return Vectors(found[0], clips.targets.numpy(), known, found[1:])
 
 
 @torch.no_grad()
