@@ -17,10 +17,10 @@ from audiotorch.answers import predict
 from audiotorch.cli import main as audiotorch
 from audiotorch.data.datamodule import AudioDataModule
 from audiotorch.data.demo import write_corpus
-from audiotorch.errors import ParameterError
+from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.export import load_pipeline
-from audiotorch.models.classic import CLASSIFIERS, build_classifier
-from audiotorch.models.storage import load_classifier, read_notes
+from audiotorch.models.classic import CLASSIFIERS, build_classifier, fit_classifier
+from audiotorch.models.storage import load_classifier, read_notes, save_classifier
 from audiotorch.models.tensorize import steady
 from audiotorch.training.augment import Augment
 from audiotorch.training.build import config_dir
@@ -320,6 +320,10 @@ def test_leakage_is_said(run: Run, caplog: pytest.LogCaptureFixture, monkeypatch
         (["task.copies=1", "data.augment=null"], "needs data.augment"),
         (["model.calibration=platt"], "calibration='platt'"),
         (["+model.n_trees=5"], "no setting 'n_trees'"),
+        (
+            ["task.copies=1", "data.augment.gain_db=0", "data.augment.time_shift=0"],
+            "task.copies=1: data.augment leaves",
+        ),
         (["model.scale=flase"], "model.scale='flase': must be true"),
         (["task.abstain_accuracy=0"], "task.abstain_accuracy=0: must be above 0"),
         (["trainer.accelerator=tpu"], "trainer.accelerator='tpu': torch cannot"),
@@ -328,6 +332,16 @@ def test_leakage_is_said(run: Run, caplog: pytest.LogCaptureFixture, monkeypatch
 def test_wrong_settings_are_refused(run: Run, overrides: list[str], message: str):
     with pytest.raises(ParameterError, match=message):
         run("model=knn", *overrides)
+
+
+@pytest.mark.parametrize("rate", ["${nothing.here}", "${oc.env", 10**15])
+def test_a_checkpoint_that_does_not_fit_its_configuration_is_one_line(tmp_path: Path, rate: Any):
+    fitted = fit_classifier(build_classifier("logistic"), np.eye(4), np.array([0, 1, 0, 1]))
+    section = {"_target_": "audiotorch.features.SummaryVector", "n_fft": rate}
+    notes = {"config": {"features": section}, "labels": ["a", "b"], "thresholds": {}}
+    save_classifier(fitted, tmp_path / "fitted.skops", notes)
+    with pytest.raises(DecodeError, match="does not fit its own configuration"):
+        load_checkpoint_pipeline(tmp_path / "fitted.skops")
 
 
 def test_only_some_models_explain(run: Run, tmp_path: Path, corpus: Path):

@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from audiotorch.errors import DecodeError, ParameterError
@@ -197,7 +198,16 @@ def load_checkpoint_pipeline(path: str | os.PathLike[str], trusted: bool = False
     return pipeline.eval()
 
 
-_MISFITS = (KeyError, TypeError, RuntimeError, AttributeError, ParameterError)
+_MISFITS = (
+    KeyError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    MemoryError,
+    OmegaConfBaseException,
+    ParameterError,
+)
 
 
 def _misfit(file: Path, error: Exception) -> DecodeError:

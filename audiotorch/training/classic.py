@@ -184,6 +184,11 @@ def _vectors(
     if task.copies and augment is None:
         raise ParameterError(f"task.copies={task.copies}: needs data.augment to make them")
     train = compute_vectors(pipeline, data.train_set, task.copies, augment, seed)
+    if any(np.array_equal(copy, train.x) for copy in train.copies):
+        raise ParameterError(
+            f"task.copies={task.copies}: data.augment leaves the waveforms as they are; set "
+            "gain_db, noise_snr_db, time_shift or speed; the rest is for networks"
+        )
     rounded = np.split(steady(np.concatenate([train.x, *train.copies])), 1 + task.copies)
     parts = {"train": replace(train, x=rounded[0], copies=rounded[1:])}
     for name, clips in (("val", data.val_set), ("test", data.test_set)):
