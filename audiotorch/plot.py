@@ -32,6 +32,7 @@ __all__ = [
     "spectrogram",
 ]
 
+_NAME = 32  # letters of a name that are drawn
 _RIGHT, _WRONG, _NEUTRAL = "#1b7f4b", "#c0392b", "#33475b"
 
 
@@ -85,7 +86,7 @@ def prediction_strip(
         elif truth is not None:
             title, colour = f"{title}, is {truth[i]}", _WRONG
         _draw_mel(axes[0, i], waveform, answers.sample_rate)
-        axes[0, i].set_title(_plain(title), color=colour, fontsize=10)
+        axes[0, i].set_title(_short(title), color=colour, fontsize=10)
         _draw_bars(axes[1, i], top, colour)
         if i:
             axes[0, i].set_yticks([])
@@ -116,12 +117,12 @@ def confusion_matrix(matrix: np.ndarray, labels: Sequence[str]) -> "Figure":
         matrix: clips by true class (row) and answer (column).
         labels: the classes, in the order of the rows.
     """
-    size = 2.0 + 0.45 * len(labels)
+    names = [_short(label) for label in labels]
+    size = 1.2 + 0.45 * len(labels) + 0.08 * max(10, *map(len, names))
     figure = new_figure(size, size)
     axes = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_plain(label) for label in labels]
     axes.set_xticks(range(len(labels)), names, rotation=90)
     axes.set_yticks(range(len(labels)), names)
     axes.set(xlabel="answer", ylabel="true class")
@@ -143,7 +144,7 @@ def importance_bars(drops: Mapping[str, tuple[float, float]], n_shown: int = 20)
     axes = figure.add_subplot()
     for place, (_, (mean, std)) in enumerate(shown):
         axes.barh(-place, 100 * mean, xerr=100 * std, color=_NEUTRAL, alpha=0.7, ecolor="black")
-    axes.set_yticks([-place for place in range(len(shown))], [_plain(name) for name, _ in shown])
+    axes.set_yticks([-place for place in range(len(shown))], [_short(name) for name, _ in shown])
     axes.set_xlabel("points of accuracy lost without it")
     axes.axvline(0.0, color="black", linewidth=0.8)
     return figure
@@ -162,7 +163,7 @@ def reliability_diagram(curves: Mapping[str, "Reliability"]) -> "Figure":
     for name, bins in curves.items():
         held = bins.size > 0
         area = 20 + 180 * bins.size[held] / max(bins.size.sum(), 1)
-        (line,) = axes.plot(bins.confidence[held], bins.accuracy[held], label=_plain(name))
+        (line,) = axes.plot(bins.confidence[held], bins.accuracy[held], label=_short(name))
         axes.scatter(bins.confidence[held], bins.accuracy[held], s=area, color=line.get_color())
     axes.set(xlabel="confidence", ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc="upper left", frameon=False)
@@ -226,10 +227,18 @@ def _draw_bars(axes: "Axes", top: Sequence[tuple[float, str]], colour: str) -> N
     """Draw the most probable classes, the first on top."""
     for place, (p, label) in enumerate(top):
         axes.barh(-place, p, color=colour, alpha=0.35)
-        axes.text(0.03, -place, f"{_plain(label)} {p:.0%}", va="center", fontsize=8)
+        axes.text(0.03, -place, f"{_short(label)} {p:.0%}", va="center", fontsize=8)
     axes.set(xlim=(0, 1), xticks=[], yticks=[])
     for side in ("top", "right", "bottom", "left"):
         axes.spines[side].set_visible(False)
+
+
+def _short(name: str) -> str:
+    """A name on one line that leaves room for the picture."""
+    line = " ".join(name.split())
+    if len(line) > _NAME:
+        line = f"{line[: _NAME // 2]}\u2026{line[-(_NAME // 2) :]}"
+    return _plain(line)
 
 
 def _plain(text: str) -> str:

@@ -17,10 +17,10 @@ from audiotorch.answers import predict
 from audiotorch.cli import main as audiotorch
 from audiotorch.data.datamodule import AudioDataModule
 from audiotorch.data.demo import write_corpus
-from audiotorch.errors import ParameterError
+from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.export import load_pipeline
-from audiotorch.models.classic import CLASSIFIERS, build_classifier
-from audiotorch.models.storage import load_classifier, read_notes
+from audiotorch.models.classic import CLASSIFIERS, build_classifier, fit_classifier
+from audiotorch.models.storage import load_classifier, read_notes, save_classifier
 from audiotorch.models.tensorize import steady
 from audiotorch.training.augment import Augment
 from audiotorch.training.build import config_dir
@@ -90,7 +90,7 @@ def test_metrics_file_has_both_protocols_and_the_test(finished: Path):
     assert [fold["names"] for fold in metrics["cv_grouped/folds"]] == [
         [f"device{k:02d}"] for k in range(5)
     ]
-    assert metrics["train_clips"], metrics["test_clips"] == (80, 16)
+    assert (metrics["train_clips"], metrics["test_clips"]) == (80, 16)
     assert {"delta_mfcc_mean", "mfcc_std"} < set(metrics["importance"])
     assert "scikit-learn" in metrics["versions"]
     assert 0 < metrics["cv_grouped/answered"] < 1
@@ -254,6 +254,37 @@ def test_the_wanted_accuracy_sets_the_threshold(run: Run, tmp_path: Path):
     ]
 
 
+def folds_of(corpus: Path, groups: dict[str, list[str | None]], path: Path) -> list[str]:
+    """Settings for a table of clips: of each class, one for each of its groups named."""
+    rows = ["file,label,group"]
+    for label, own in groups.items():
+        files = sorted((corpus / label).glob("*.flac"))
+        rows += [f"{file},{label},{g or ''}" for file, g in zip(files, own, strict=False)]
+    path.write_text("\n".join(rows))
+    return ["data=default", f"data.manifest={path}", "data.group_column=group"]
+
+
+def test_a_class_of_one_group_does_not_end_the_run(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Without group `one`, there is nothing but falls to fit on."""
+    monkeypatch.setattr("audiotorch.training.results.export", lambda *_, **__: None)
+    groups: dict[str, Any] = {"rise": ["one"] * 4, "fall": ["one", "two", "two", "three"]}
+    table = folds_of(corpus, groups, tmp_path / "table.csv")
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", ["model=knn", "features=mfcc_stats", *table])
+    stale = [
+        tmp_path / "run" / name for name in ("figures/predictions.png", "checkpoints/best.ckpt")
+    ]
+    for file in stale:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    metrics = train(config, tmp_path / "run")
+    assert not any(file.exists() for file in stale)
+    assert metrics["importance"]
+    assert "classes with clips of one group only" in metrics["cv_grouped/notes"][0]
+
+
 def test_copies_are_fitted_on_and_not_scored(run: Run):
     plain = run("model=knn", "task.importance=null")
     copied = run("model=knn", "task.importance=null", "task.copies=1", "data.augment.speed=[0.9]")
@@ -303,11 +334,28 @@ def test_leakage_is_said(run: Run, caplog: pytest.LogCaptureFixture, monkeypatch
         (["task.copies=1", "data.augment=null"], "needs data.augment"),
         (["model.calibration=platt"], "calibration='platt'"),
         (["+model.n_trees=5"], "no setting 'n_trees'"),
+        (
+            ["task.copies=1", "data.augment.gain_db=0", "data.augment.time_shift=0"],
+            "task.copies=1: data.augment leaves",
+        ),
+        (["model.scale=flase"], "model.scale='flase': must be true"),
+        (["task.abstain_accuracy=0"], "task.abstain_accuracy=0: must be above 0"),
+        (["trainer.accelerator=tpu"], "trainer.accelerator='tpu': torch cannot"),
     ],
 )
 def test_wrong_settings_are_refused(run: Run, overrides: list[str], message: str):
     with pytest.raises(ParameterError, match=message):
         run("model=knn", *overrides)
+
+
+@pytest.mark.parametrize("rate", ["${nothing.here}", "${oc.env", 10**15])
+def test_a_checkpoint_that_does_not_fit_its_configuration_is_one_line(tmp_path: Path, rate: Any):
+    fitted = fit_classifier(build_classifier("logistic"), np.eye(4), np.array([0, 1, 0, 1]))
+    section = {"_target_": "audiotorch.features.SummaryVector", "n_fft": rate}
+    notes = {"config": {"features": section}, "labels": ["a", "b"], "thresholds": {}}
+    save_classifier(fitted, tmp_path / "fitted.skops", notes)
+    with pytest.raises(DecodeError, match="does not fit its own configuration"):
+        load_checkpoint_pipeline(tmp_path / "fitted.skops")
 
 
 def test_only_some_models_explain(run: Run, tmp_path: Path, corpus: Path):
@@ -318,3 +366,29 @@ def test_only_some_models_explain(run: Run, tmp_path: Path, corpus: Path):
     for wrong in (-1, 1.5, "3"):
         with pytest.raises(ParameterError, match=f"explain={wrong!r}: must be 0 or the number"):
             predict(pipeline, next(corpus.rglob("*.flac")), explain=wrong)
+
+
+def test_clips_are_taken_whole_and_copies_cropped(corpus: Path):
+    options: dict[str, Any] = {"regex": REGEX, "sample_rate": 22050}
+    data = AudioDataModule(corpus, max_duration=0.3, **options)
+    whole = AudioDataModule(corpus, **options)
+    data.setup()
+    whole.setup()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", [*SMALL])
+    pipeline = build_pipeline(config, data.labels, model=torch.nn.Identity()).eval()
+    found = compute_vectors(pipeline, data.train_set, 1, Augment(22050, gain_db=1.0))
+    expected = compute_vectors(pipeline, whole.train_set)
+    np.testing.assert_array_equal(found.x, expected.x)
+    assert np.abs(found.copies[0] - found.x).max() > 1
+
+
+def test_a_clip_whose_features_are_not_finite_is_named(corpus: Path):
+    data = AudioDataModule(corpus, regex=REGEX, sample_rate=22050)
+    data.setup()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", [*SMALL])
+    pipeline = build_pipeline(config, data.labels, model=torch.nn.Identity()).eval()
+    data.train_set.whole(3)[100] = torch.nan
+    with pytest.raises(ParameterError, match=data.train_set.clips[3].path.name):
+        compute_vectors(pipeline, data.train_set)

@@ -74,6 +74,16 @@ def test_names_that_the_font_lacks_draw_no_warnings(tmp_path, recwarn):
     assert not [str(warning.message) for warning in recwarn]
 
 
+def test_long_names_leave_room_for_the_picture(recwarn):
+    figure = confusion_matrix(np.eye(3, dtype=int), ["a" * 60 + "b" * 60, "one\nline", "c"])
+    pixels(figure)
+    assert not [str(warning.message) for warning in recwarn]
+    names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert names == ["a" * 16 + "\u2026" + "b" * 16, "one line", "c"]
+    box = figure.axes[0].get_window_extent()
+    assert min(box.width, box.height) > 50
+
+
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"audiotorch\[plot\]"):

@@ -261,8 +261,12 @@ def test_resuming_a_finished_run_hands_out_its_weights(run: Run):
 def test_a_directory_used_again_keeps_no_best_checkpoint_of_the_earlier_run(run: Run):
     run_dir, _ = run("run", "trainer.max_epochs=1")
     assert find_checkpoint(run_dir).name == "best.ckpt"
+    stale = [run_dir / "checkpoints" / "fitted.skops", run_dir / "figures" / "importance.png"]
+    for file in stale:
+        file.touch()
     run("run", "trainer.max_epochs=1", "data.validation=none")
     assert find_checkpoint(run_dir).name == "last.ckpt"
+    assert not any(file.exists() for file in stale)
 
 
 def test_resuming_with_other_labels_is_refused(run: Run, some_classes: Path):
@@ -532,7 +536,7 @@ def test_an_interrupt_is_told_and_has_its_own_status(
     monkeypatch.setattr("audiotorch.training.train.train", raising(stopped))
     assert main([f"hydra.run.dir={tmp_path}"]) == 130
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["audiotorch train: interrupted; ckpt_path=RUN_DIR goes on"]
+    assert lines == ["audiotorch train: interrupted; networks go on with ckpt_path=RUN_DIR"]
 
 
 def test_unexpected_errors_keep_their_traceback(

@@ -198,11 +198,15 @@ class AudioDataset(Dataset[tuple[Tensor, int, int]]):
     def __getitem__(self, key: int | Key) -> tuple[Tensor, int, int]:
         """Waveform `(time,)`, target and index of one clip."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        waveform = self._store[self.clips[index].path]
+        waveform = self.whole(index)
         if self.max_samples is not None and waveform.shape[-1] > self.max_samples:
             start = self._crop_start(epoch, index, waveform.shape[-1] - self.max_samples)
             waveform = waveform[start : start + self.max_samples]
         return waveform, int(self.targets[index]), index
+
+    def whole(self, index: int) -> Tensor:
+        """Waveform `(time,)` of one clip, however long it is."""
+        return self._store[self.clips[index].path]
 
     def _crop_start(self, epoch: int, index: int, room: int) -> int:
         generator = _generator(self.seed, epoch, index)

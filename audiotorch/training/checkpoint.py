@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from audiotorch.errors import DecodeError, ParameterError
@@ -89,6 +90,7 @@ class Checkpoints(Checkpoint):
             elif self.best is None:  # An earlier run in this directory left one.
                 (self.folder / "best.ckpt").unlink(missing_ok=True)
             os.replace(partial, self.folder / "last.ckpt")
+            (self.folder / FITTED).unlink(missing_ok=True)
         trainer.strategy.barrier()
 
     def state_dict(self) -> dict[str, Any]:
@@ -196,7 +198,16 @@ def load_checkpoint_pipeline(path: str | os.PathLike[str], trusted: bool = False
     return pipeline.eval()
 
 
-_MISFITS = (KeyError, TypeError, RuntimeError, AttributeError, ParameterError)
+_MISFITS = (
+    KeyError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    MemoryError,
+    OmegaConfBaseException,
+    ParameterError,
+)
 
 
 def _misfit(file: Path, error: Exception) -> DecodeError:

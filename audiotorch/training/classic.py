@@ -23,7 +23,7 @@ from audiotorch.features.pooling import column_names
 from audiotorch.models.calibration import abstain_threshold, coverage
 from audiotorch.models.classic import fit_classifier, with_settings
 from audiotorch.models.evaluation import Evaluation, Fold, evaluate, leakage, table
-from audiotorch.models.folds import grouped_parts, stratified_parts
+from audiotorch.models.folds import Part, grouped_parts, stratified_parts
 from audiotorch.models.importance import families, named_columns, permutation_importance
 from audiotorch.models.search import search
 from audiotorch.models.tensorize import ClassicModel, steady
@@ -32,7 +32,7 @@ from audiotorch.training.build import build
 from audiotorch.training.checkpoint import build_pipeline, save_fitted
 from audiotorch.training.classic_drawings import draw_classic
 from audiotorch.training.progress import quiet
-from audiotorch.training.results import draw, run_facts, write_results, write_text
+from audiotorch.training.results import clear_figures, draw, run_facts, write_results, write_text
 from audiotorch.training.settings import accelerator, check_count, check_number, check_sizes
 from audiotorch.training.vectors import Vectors, compute_vectors
 
@@ -78,6 +78,8 @@ class ClassicTask:
         for name in ("abstain", "abstain_accuracy"):
             if getattr(self, name) is not None:
                 check_number(f"task.{name}", getattr(self, name), 0, 1)
+        if self.abstain_accuracy == 0:
+            raise ParameterError("task.abstain_accuracy=0: must be above 0; null always answers")
         if self.importance is not None and self.importance not in _IMPORTANCE:
             raise ParameterError(
                 f"task.importance={self.importance!r}: must be one of {', '.join(_IMPORTANCE)}, "
@@ -115,7 +117,9 @@ def train_classic(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         classifier = build(config.model, without=("scale", "init_from"), scale=scale)
         tune = _search(config, task, scale)
         evaluations = _judge(classifier, parts["train"], data, task, config.seed, tune)
-        fitted, settings = _fit(classifier, parts["train"], config.seed, tune)
+        threshold = _threshold(evaluations[-1], task)
+        classifier, settings = _tuned(classifier, parts["train"], tune)
+        fitted = _fit(classifier, parts["train"], config.seed)
     pipeline.model = ClassicModel(fitted, len(data.labels))
     pipeline.cpu().eval()
     scored = {name: _score(pipeline, parts[name], name) for name in parts if name != "train"}
@@ -124,15 +128,17 @@ def train_classic(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     for name, evaluation in found.items():
         metrics |= _flat(name, evaluation)
     metrics["leakage"] = leakage(evaluations)
-    metrics |= _abstain(pipeline, found, evaluations[-1], task)
+    metrics |= _abstain(pipeline, found, threshold)
     importance = _importance(fitted, classifier, parts, data, column_names(pipeline.features), task)
     metrics["importance"] = {name: list(drop) for name, drop in importance.items()}
-    metrics |= {"settings": settings, "copies": task.copies, "fixed_schedule": True}
+    metrics |= {"settings": settings, "copies": task.copies}
+    metrics["fixed_schedule"] = data.fixed_schedule
     metrics |= run_facts(pipeline, data)
     metrics["versions"] |= {"scikit-learn": sklearn.__version__, "skops": skops.__version__}
     metrics["seconds"] = round(time.perf_counter() - start, 1)
     save_fitted(run_dir / "checkpoints", fitted, pipeline, plain)
     logger = TensorBoardLogger(run_dir, name="tb", version="", default_hp_metric=False)
+    clear_figures(run_dir / "figures")
     draw_classic(run_dir / "figures", logger, data, found, importance)
     write_results(run_dir, pipeline, metrics, plain, logger)
     draw(run_dir / "figures", pipeline, data, metrics)
@@ -160,7 +166,14 @@ def _front_end(plain: Any, config: DictConfig, data: AudioDataModule) -> Pipelin
     check_sizes(pipeline, data)
     if "dataset" in getattr(features, "normalize", ()):
         features.fit(pipeline.prepare(b.waveform, b.lengths) for b in data.train_dataloader())
-    return pipeline.to(accelerator(config.trainer).replace("gpu", "cuda")).eval()
+    device = accelerator(config.trainer).replace("gpu", "cuda")
+    try:
+        return pipeline.to(device).eval()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ParameterError(
+            f"trainer.accelerator={config.trainer.accelerator!r}: torch cannot compute features "
+            f"there ({str(error).splitlines()[0]}); take auto or cpu"
+        ) from error
 
 
 def _vectors(
@@ -171,6 +184,11 @@ def _vectors(
     if task.copies and augment is None:
         raise ParameterError(f"task.copies={task.copies}: needs data.augment to make them")
     train = compute_vectors(pipeline, data.train_set, task.copies, augment, seed)
+    if any(np.array_equal(copy, train.x) for copy in train.copies):
+        raise ParameterError(
+            f"task.copies={task.copies}: data.augment leaves the waveforms as they are; set "
+            "gain_db, noise_snr_db, time_shift or speed; the rest is for networks"
+        )
     rounded = np.split(steady(np.concatenate([train.x, *train.copies])), 1 + task.copies)
     parts = {"train": replace(train, x=rounded[0], copies=rounded[1:])}
     for name, clips in (("val", data.val_set), ("test", data.test_set)):
@@ -181,8 +199,11 @@ def _vectors(
 
 def _scales(config: DictConfig, pipeline: Pipeline) -> bool:
     """Whether a scaler comes first: as said, or where the features are not normalised."""
-    if config.model.scale is not None:
-        return bool(config.model.scale)
+    scale = config.model.scale
+    if not isinstance(scale, bool | None):
+        raise ParameterError(f"model.scale={scale!r}: must be true, false or null")
+    if scale is not None:
+        return scale
     return not getattr(pipeline.features, "normalised", False)
 
 
@@ -204,14 +225,13 @@ def _judge(
     seed: int,
     tune: Callable[..., Mapping[str, Any]] | None,
 ) -> list[Evaluation]:
-    known = any(group is not None for group in train.groups)
     log.info("cross-validation of %d clips, %d numbers each", *train.x.shape)
     evaluations = evaluate(
         classifier,
         train.x,
         train.y,
         data.labels,
-        groups=train.groups if known else None,
+        groups=train.groups,
         copies=train.copies,
         n_splits=task.folds,
         seed=seed,
@@ -225,17 +245,20 @@ def _judge(
     return evaluations
 
 
-def _fit(
-    classifier: Any, train: Vectors, seed: int, tune: Callable[..., Mapping[str, Any]] | None
+def _tuned(
+    classifier: Any, train: Vectors, tune: Callable[..., Mapping[str, Any]] | None
 ) -> tuple[Any, dict[str, Any]]:
-    """The classifier fitted on all training clips, and the settings that a search chose."""
-    groups = train.groups if any(group is not None for group in train.groups) else None
-    settings: Mapping[str, Any] = {}
-    if tune is not None:
-        settings = tune(train.x, train.y, groups=groups, copies=train.copies)
-        classifier = with_settings(classifier, settings)
-    options: dict[str, Any] = {"groups": groups, "copies": train.copies, "seed": seed}
-    return fit_classifier(classifier, train.x, train.y, **options), dict(settings)
+    """The classifier with the settings that a search on all training clips chose, and these."""
+    if tune is None:
+        return classifier, {}
+    settings = dict(tune(train.x, train.y, groups=train.groups, copies=train.copies))
+    return with_settings(classifier, settings), settings
+
+
+def _fit(classifier: Any, part: Vectors, seed: int) -> Any:
+    return fit_classifier(
+        classifier, part.x, part.y, groups=part.groups, copies=part.copies, seed=seed
+    )
 
 
 def _score(pipeline: Pipeline, part: Vectors, name: str) -> Evaluation:
@@ -261,13 +284,20 @@ def _flat(name: str, evaluation: Evaluation) -> dict[str, Any]:
     return {f"{name}/{key}": value for key, value in figures.items() if key not in left_out}
 
 
+def _threshold(judged: Evaluation, task: ClassicTask) -> float | None:
+    """The confidence below which no label is given, if any."""
+    if task.abstain_accuracy is None:
+        return task.abstain
+    try:
+        return abstain_threshold(judged.probabilities, judged.targets, task.abstain_accuracy)
+    except ParameterError as error:
+        raise ParameterError(f"task.abstain_{error}") from error
+
+
 def _abstain(
-    pipeline: Pipeline, found: Mapping[str, Evaluation], judged: Evaluation, task: ClassicTask
+    pipeline: Pipeline, found: Mapping[str, Evaluation], threshold: float | None
 ) -> dict[str, Any]:
     """Let the Pipeline abstain, and say how much it then answers, and how well."""
-    threshold = task.abstain
-    if task.abstain_accuracy is not None:
-        threshold = abstain_threshold(judged.probabilities, judged.targets, task.abstain_accuracy)
     if threshold is None:
         return {}
     pipeline.abstain_below(threshold)
@@ -293,18 +323,21 @@ def _importance(
     choices = {"auto": named_columns(names), "families": families(names), "features": single}
     held_out = parts.get("test", parts.get("val"))
     if held_out is None:
-        held_out, fitted = _one_fold(classifier, parts["train"], data)
+        rows, left_out = _one_fold(parts["train"], data)
+        held_out = parts["train"].select(left_out)
+        fitted = _fit(classifier, parts["train"].select(rows), data.seed)
     drops = permutation_importance(fitted, held_out.x, held_out.y, choices[task.importance])
     return dict(sorted(drops.items(), key=lambda item: -item[1].mean))
 
 
-def _one_fold(classifier: Any, train: Vectors, data: AudioDataModule) -> tuple[Vectors, Any]:
-    """A fold's held-out clips, of unseen groups where there are some, and what it fitted."""
+def _one_fold(train: Vectors, data: AudioDataModule) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to fit on and rows to score: of unseen groups where there are some."""
+
+    def n_classes(part: Part) -> int:
+        return len(np.unique(train.y[part.train]))
+
     labels, seed = data.labels, data.seed
-    parts = grouped_parts(train.y, labels, train.groups, seed).parts
-    parts = parts or stratified_parts(train.y, labels, 5, seed).parts
-    rows, held_out = parts[0].train, parts[0].test
-    copies = [copy[rows] for copy in train.copies]
-    fitted = fit_classifier(classifier, train.x[rows], train.y[rows], copies=copies, seed=seed)
-    groups = [train.groups[i] for i in held_out]
-    return Vectors(train.x[held_out], train.y[held_out], groups), fitted
+    grouped = grouped_parts(train.y, labels, train.groups, seed).parts
+    parts = [part for part in grouped if n_classes(part) > 1]
+    best = max(parts or stratified_parts(train.y, labels, 5, seed).parts, key=n_classes)
+    return best.train, best.test

@@ -83,7 +83,10 @@ def run_hydra(job: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
             elif not refused:  # Else it is a sweeper's, that refused runs have no figure.
                 raise
         except KeyboardInterrupt:
-            print("audiotorch train: interrupted; ckpt_path=RUN_DIR goes on", file=sys.stderr)
+            print(
+                "audiotorch train: interrupted; networks go on with ckpt_path=RUN_DIR",
+                file=sys.stderr,
+            )
             return _INTERRUPTED
     for line in refused:
         print(f"audiotorch train: {printable(line)}", file=sys.stderr)

@@ -21,6 +21,7 @@ from audiotorch.plot import confusion_matrix, prediction_strip, save_figure
 from audiotorch.training.drawings import flatten
 
 __all__ = [
+    "clear_figures",
     "draw",
     "is_first_process",
     "report",
@@ -77,6 +78,16 @@ def write_results(
     final = {f"final/{name}": metrics[name] for name in names if name in metrics}
     logger.log_hyperparams(flatten(config), final)
     logger.finalize("success")
+
+
+def clear_figures(folder: Path) -> None:
+    """Remove the pictures of an earlier run in the same directory.
+
+    Args:
+        folder: of the pictures; it may be missing.
+    """
+    for picture in folder.glob("*.png"):
+        picture.unlink()
 
 
 def draw(folder: Path, pipeline: Pipeline, data: AudioDataModule, metrics: dict[str, Any]) -> None:

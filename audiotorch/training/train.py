@@ -32,6 +32,7 @@ from audiotorch.training.drawings import Drawings
 from audiotorch.training.entry import run_hydra
 from audiotorch.training.progress import EpochLines, progress, quiet
 from audiotorch.training.results import (
+    clear_figures,
     draw,
     is_first_process,
     report,
@@ -125,6 +126,7 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
     if trainer.is_global_zero:
         logger = cast(TensorBoardLogger, trainer.logger)
         write_results(run_dir, pipeline, metrics, plain, logger)
+        clear_figures(run_dir / "figures")
         draw(run_dir / "figures", pipeline, data, metrics)
     trainer.strategy.barrier()
     return metrics
@@ -225,13 +227,6 @@ def _build_trainer(
         settings["limit_val_batches"] = 0
     trainer: L.Trainer = build(config.trainer, without=tuple(settings), **settings)
     return trainer
-
-
-def _accelerator(trainer: DictConfig) -> str:
-    """CUDA or CPU where the choice is ours: Apple's GPU has no float64, which spectra need."""
-    if trainer.accelerator != "auto":
-        return str(trainer.accelerator)
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _precision(trainer: DictConfig) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from audiotorch.audio.clips import padded_batches
 from audiotorch.data.datamodule import AudioDataset
+from audiotorch.errors import ParameterError
 from audiotorch.features.pooling import VectorPooling
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
@@ -31,14 +32,23 @@ class Vectors:
     Args:
         x: one row a clip, `(n, d)`, float64.
         y: index of its label, `(n,)`.
-        groups: its group, or None where it has none.
+        groups: its group, or None where it has none; None where no clip has one.
         copies: vectors of augmented versions of the same clips, `(n, d)` each.
     """
 
     x: np.ndarray
     y: np.ndarray
-    groups: Sequence[str | None]
+    groups: Sequence[str | None] | None
     copies: Sequence[np.ndarray] = ()
+
+    def select(self, rows: np.ndarray) -> "Vectors":
+        """Some of the clips, with all their copies.
+
+        Args:
+            rows: their numbers.
+        """
+        groups = None if self.groups is None else [self.groups[i] for i in rows.tolist()]
+        return Vectors(self.x[rows], self.y[rows], groups, [copy[rows] for copy in self.copies])
 
 
 def compute_vectors(
@@ -50,17 +60,27 @@ def compute_vectors(
 ) -> Vectors:
     """Compute the model's inputs for a part of the data; images are pooled.
 
+    Clips are taken whole, as the exported file takes them; copies as the dataset crops them.
+
     Args:
         pipeline: its preprocessing and features are used, on the device where it is.
         clips: the part.
         n_copies: versions of each clip beside the clip itself, each augmented anew.
         augment: makes them.
         seed: of the augmentation.
+
+    Raises:
+        ParameterError: the features of a clip are not finite.
     """
     found = [_rows(pipeline, clips, 0, None, seed)]
     found += [_rows(pipeline, clips, copy, augment, seed) for copy in range(1, n_copies + 1)]
     groups = [clip.group for clip in clips.clips]
-    return Vectors(found[0], clips.targets.numpy(), groups, found[1:])
+    finite = np.all([np.isfinite(x).all(axis=1) for x in found], axis=0)
+    if not finite.all():
+        path = clips.clips[int(finite.argmin())].path
+        raise ParameterError(f"{path}: its features are not finite; check or remove the file")
+    known = groups if any(group is not None for group in groups) else None
+    return Vectors(found[0], clips.targets.numpy(), known, found[1:])
 
 
 @torch.no_grad()
@@ -72,7 +92,7 @@ def _rows(
     rows: dict[int, Tensor] = {}
     indices = iter(_track(len(clips), copy))
     while chunk := list(islice(indices, _CHUNK)):
-        waveforms = {i: clips[copy, i][0] for i in chunk}
+        waveforms = {i: clips[copy, i][0] if copy else clips.whole(i) for i in chunk}
         for keys, waveform, lengths in padded_batches(waveforms, _MAX_SAMPLES):
             if augment is not None:
                 # Keyed by the clip that leads the batch: the same for any number of copies.
