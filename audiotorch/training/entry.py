@@ -179,7 +179,8 @@ def _unknown_key(key: str) -> str:
         near = [known for known in _keys() if known.rsplit(".", 1)[-1] == last][:1]
     advice = f"did you mean '{near[0]}'?" if near else "see audiotorch train --cfg job"
     if near == [key]:
-        advice = f"only other choices of {key.partition('.')[0]}= have it"
+        group = key.partition(".")[0]
+        advice = f"only other choices of {group}= have it (with -m and several models, ++{key}=)"
     return f"unknown setting '{key}': {advice}"
 
 

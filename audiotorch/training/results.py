@@ -1,6 +1,7 @@
 """What a run leaves behind: exported files, figures, pictures, and its last lines."""
 
 import json
+import logging
 import os
 import platform
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ __all__ = [
     "write_results",
     "write_text",
 ]
+
+log = logging.getLogger(__name__)
 
 _STRIP = 8  # clips, one a class, that the picture of answers shows
 
@@ -71,6 +74,7 @@ def write_results(
         config: the resolved configuration.
         logger: of the run; gets the settings beside the final figures.
     """
+    log.info("writing model.ts and model.pt2, and comparing them with the Pipeline")
     export(pipeline, run_dir / "model.ts", metrics=metrics)
     write_text(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     stages = ("cv", "cv_grouped", "val", "test")
