@@ -17,7 +17,19 @@ from audiotorch.features import RobustVector, TextureStatistics
 
 RATE = 16000
 N_WORD = 16 * 7
-EIGHT_KHZ = {"sample_rate": 8000, "n_fft": 256, "hop_length": 80, "n_mels": 32}
+EIGHT_KHZ = {
+    "sample_rate": 8000,
+    "n_fft": 256,
+    "hop_length": 80,
+    "n_mels": 32,
+    "texture_weight": 0.7,
+}
+    "sample_rate": 8000,
+    "n_fft": 256,
+    "hop_length": 80,
+    "n_mels": 32,
+    "texture_weight": 0.7,
+}
 
 
 def data_root() -> Path:
@@ -74,7 +86,7 @@ def test_the_word_is_what_librosa_and_scipy_give():
 
 
 def test_the_texture_is_texture_statistics_moved_and_scaled():
-    module, waveform = RobustVector(), noise()
+    module, waveform = RobustVector(RATE), noise()
     plain = TextureStatistics(RATE, 512, 160)(waveform).double()
     expected = (plain - module.centre) * module.scale
     torch.testing.assert_close(module(waveform)[:, N_WORD:].double(), expected, atol=1e-5, rtol=0)

@@ -448,7 +448,7 @@ def test_multirun(corpus: Path, tmp_path: Path, run: Run, capsys: pytest.Capture
         (["max_epochs=3"], "did you mean 'trainer.max_epochs'?"),
         (["modell=cnn"], "unknown setting 'modell': did you mean 'model'?"),
         (["model=cn"], "unknown choice model=cn: did you mean 'cnn'? available: cnn, cnn_ensemble"),
-        (["experiment=speech"], "available: commands, demo, esc10, fsdd"),
+        (["experiment=speech"], "available: commands, commands_classic, demo, esc10,"),
         (["experiment=fsdd"], "environment variable AUDIOTORCH_DATA is not set"),
         (["data.root=/nowhere"], "'/nowhere': must be an existing folder"),
         ([], "data.root=FOLDER"),
