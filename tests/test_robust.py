@@ -24,12 +24,6 @@ EIGHT_KHZ = {
     "n_mels": 32,
     "texture_weight": 0.7,
 }
-    "sample_rate": 8000,
-    "n_fft": 256,
-    "hop_length": 80,
-    "n_mels": 32,
-    "texture_weight": 0.7,
-}
 
 
 def data_root() -> Path:
