@@ -12,28 +12,13 @@ from torch import nn
 
 import audiotorch as at
 from audiotorch.bench.references import harmonic_ratio_of, summary_of
+from audiotorch.recipes.clips import TABLE
 
 __all__ = ["SAMPLE_RATE", "WORKS", "Work", "reference_table"]
 
 Array = npt.NDArray[Any]
 
 SAMPLE_RATE = 22050
-
-# The introductory article's, in one extractor.
-TABLE = (
-    "zero_crossing_rate",
-    "rms",
-    "spectral_centroid",
-    "spectral_bandwidth",
-    "spectral_rolloff",
-    "spectral_contrast",
-    "mfcc",
-    "tempo",
-    "chroma_stft",
-    "chroma_cens",
-    "harmonic_ratio",
-    "tonnetz",
-)
 
 
 @dataclass(frozen=True)

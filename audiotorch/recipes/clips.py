@@ -16,6 +16,7 @@ from audiotorch.features import FeatureExtractor, SummaryVector
 
 __all__ = [
     "MIN_SECONDS",
+    "TABLE",
     "apply_noise_reduction",
     "extract_all_librosa_features",
     "extract_audio_features_summary",
@@ -46,6 +47,8 @@ _OTHERS = (
     "harmonic_ratio",
     "tonnetz",
 )
+TABLE = (*_CURVES, *_OTHERS)
+"""The article's reference table, in its order."""
 
 
 def extract_audio_features_summary(y: Array, sr: int, n_mfcc: int = 13) -> Array:
@@ -192,7 +195,7 @@ def summary_vector(sr: int, n_mfcc: int = 13) -> SummaryVector:
 def _extractor(sr: int) -> FeatureExtractor:
     rate = check_rate("sr", sr)
     try:
-        return FeatureExtractor([*_CURVES, *_OTHERS], rate)
+        return FeatureExtractor(list(TABLE), rate)
     except ParameterError as error:
         raise ParameterError(f"sr={sr}: too low for all features; resample: {error}") from error
 
