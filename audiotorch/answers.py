@@ -248,9 +248,13 @@ def _ask(module: Any, waveform: Tensor, lengths: Tensor) -> list[Any]:
 
 def _named(module: Any, row: Sequence[float]) -> tuple[str | None, float, dict[str, float]]:
     """The most probable class if it is probable enough, its probability, that of every class."""
-    best = max(range(len(row)), key=row.__getitem__)
+    best = _best(row)
     label = None if row[best] < _least_confidence(module) else module.labels[best]
     return label, row[best], dict(zip(module.labels, row, strict=True))
+
+
+def _best(row: Sequence[float]) -> int:
+    return max(range(len(row)), key=row.__getitem__)
 
 
 def _least_confidence(module: Any) -> float:
@@ -286,7 +290,7 @@ def _contributions(
     names = column_names(module.features)
     found = []
     for row, parts in zip(rows, module.model.contributions(x, counts), strict=True):
-        values = parts[:, max(range(len(row)), key=row.__getitem__)]
+        values = parts[:, _best(row)]
         order = values.abs().argsort(descending=True, stable=True)[:n_features].tolist()
         found.append({names[i]: float(values[i]) for i in order})
     return found
