@@ -22,6 +22,7 @@ from audiotorch.export import load_pipeline
 from audiotorch.models.classic import CLASSIFIERS, build_classifier, fit_classifier
 from audiotorch.models.storage import load_classifier, read_notes, save_classifier
 from audiotorch.models.tensorize import steady
+from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
 from audiotorch.training.build import config_dir
 from audiotorch.training.checkpoint import build_pipeline, load_checkpoint_pipeline
@@ -293,12 +294,17 @@ def test_copies_are_fitted_on_and_not_scored(run: Run):
     assert copied["cv/loss"] != plain["cv/loss"]
 
 
+def front_end(labels: list[str]) -> Pipeline:
+    """A Pipeline whose model is still to be fitted."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", [*SMALL])
+    return build_pipeline(config, labels, model=torch.nn.Identity()).eval()
+
+
 def test_copies_of_a_clip_are_alike_in_every_run(corpus: Path):
     data = AudioDataModule(corpus, regex=REGEX, sample_rate=22050)
     data.setup()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", [*SMALL])
-    pipeline = build_pipeline(config, data.labels, model=torch.nn.Identity()).eval()
+    pipeline = front_end(data.labels)
     augment = Augment(22050, gain_db=6.0, speed=(0.9, 1.1))
     one = compute_vectors(pipeline, data.train_set, 1, augment, seed=1)
     two = compute_vectors(pipeline, data.train_set, 2, augment, seed=1)
@@ -374,9 +380,7 @@ def test_clips_are_taken_whole_and_copies_cropped(corpus: Path):
     whole = AudioDataModule(corpus, **options)
     data.setup()
     whole.setup()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", [*SMALL])
-    pipeline = build_pipeline(config, data.labels, model=torch.nn.Identity()).eval()
+    pipeline = front_end(data.labels)
     found = compute_vectors(pipeline, data.train_set, 1, Augment(22050, gain_db=1.0))
     expected = compute_vectors(pipeline, whole.train_set)
     np.testing.assert_array_equal(found.x, expected.x)
@@ -386,9 +390,7 @@ def test_clips_are_taken_whole_and_copies_cropped(corpus: Path):
 def test_a_clip_whose_features_are_not_finite_is_named(corpus: Path):
     data = AudioDataModule(corpus, regex=REGEX, sample_rate=22050)
     data.setup()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", [*SMALL])
-    pipeline = build_pipeline(config, data.labels, model=torch.nn.Identity()).eval()
+    pipeline = front_end(data.labels)
     data.train_set.whole(3)[100] = torch.nan
     with pytest.raises(ParameterError, match=data.train_set.clips[3].path.name):
         compute_vectors(pipeline, data.train_set)
