@@ -22,6 +22,7 @@ class Chain(nn.Module):
         self.steps = nn.ModuleList(steps)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the last step gives."""
         for step in self.steps:
             out = step(waveform, lengths)
             waveform = out[0]
