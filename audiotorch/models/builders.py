@@ -33,7 +33,7 @@ def convert(fitted: Any) -> Estimator:
     Classes are looked up by name: subclasses may compute something else.
 
     Args:
-        fitted: an estimator of scikit-learn, or of `audiotorch.models.detectors`.
+        fitted: an estimator of scikit-learn, or `audiotorch.models.nearest.NearestDistance`.
 
     Raises:
         ParameterError: as `tensorize`.

@@ -22,12 +22,8 @@ from sklearn.svm import SVC
 
 from audiotorch.errors import DecodeError, ParameterError, printable
 from audiotorch.models.classic import CLASSIFIERS
-from audiotorch.models.detectors import (
-    DETECTOR_KINDS,
-    NearestDistance,
-    anomaly_scores,
-    is_detector,
-)
+from audiotorch.models.detectors import DETECTOR_KINDS, anomaly_scores, is_detector
+from audiotorch.models.nearest import NearestDistance
 
 __all__ = [
     "TRUSTED",
@@ -46,7 +42,7 @@ TRUSTED = (
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.calibration._TemperatureScaling",
-    "audiotorch.models.detectors.NearestDistance",
+    "audiotorch.models.nearest.NearestDistance",
 )
 """Types that our estimators consist of and skops does not trust by itself. The node numbers in
 trees, which scikit-learn follows unchecked, are checked after loading."""

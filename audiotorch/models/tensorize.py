@@ -40,7 +40,7 @@ def tensorize(fitted: Any) -> Estimator:
             ExtraTreesClassifier, GradientBoostingClassifier, HistGradientBoostingClassifier;
             CalibratedClassifierCV of a classifier or of SVC, which has no probabilities of its own;
             VotingClassifier with soft votes; IsolationForest, LedoitWolf, OAS, ShrunkCovariance,
-            GaussianMixture, `audiotorch.models.detectors.NearestDistance`; Pipeline of these.
+            GaussianMixture, `audiotorch.models.nearest.NearestDistance`; Pipeline of these.
 
     Returns:
         The module.
