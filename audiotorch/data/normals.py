@@ -68,8 +68,8 @@ def split_normals(
         test = sorted(tested + anomalies)
     if len(rest) + len(val) < 3:
         raise ParameterError(
-            f"{len(rest) + len(val)} normal clips to fit on: must be three at least, two to fit and "
-            "one to set the threshold by; record more"
+            f"{len(rest) + len(val)} normal clips to fit on: must be three at least, two to fit "
+            "and one to set the threshold by; record more"
         )
     mode = "given"
     if not val:

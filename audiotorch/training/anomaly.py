@@ -1,4 +1,4 @@
-"""Detectors through the Hydra entry: fitted on normal clips, calibrated on others, judged, exported."""
+"""Detectors through the Hydra entry: fitted on normal clips, calibrated on others, exported."""
 
 import logging
 import time
@@ -25,7 +25,7 @@ from audiotorch.models.conformal import (
     n_held_back,
     one_per_group,
 )
-from audiotorch.models.detection import Detection, evaluate_detection
+from audiotorch.models.detection import Detection, evaluate_detection, table
 from audiotorch.models.detectors import (
     anomaly_scores,
     build_detector,
@@ -343,5 +343,5 @@ def _judge(
         n_bootstrap=task.n_bootstrap,
         seed=seed,
     )
-    log.info("%s", judged.table())
+    log.info("%s", table(judged))
     return judged
