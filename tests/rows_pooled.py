@@ -11,8 +11,10 @@ from references import NINE_FRAMES, pooled, texture_of, word_of
 from rows_harmonic import ratio_of
 
 from audiotorch.features import (
+    EnvelopeRhythm,
     PooledFeatures,
     RobustVector,
+    SoundProfile,
     SummaryVector,
     TorchaudioStatistics,
 )
@@ -74,6 +76,25 @@ def robust_of(y: np.ndarray, rate: int) -> np.ndarray:
     return np.concatenate([word_of(y, rate, n_fft=512, hop_length=256, n_mels=64), texture])
 
 
+def profile_of(y: np.ndarray, rate: int) -> np.ndarray:
+    power = librosa.feature.melspectrogram(y=y, sr=rate, n_fft=512, hop_length=256, n_mels=64)
+    db = librosa.power_to_db(power.astype(np.float64))
+    level = [f(db, axis=1) for f in (np.mean, np.std, np.min, np.max)]
+    return np.concatenate([*level, texture_of(y, rate)])
+
+
+def rhythm_of(y: np.ndarray, rate: int) -> np.ndarray:
+    """The autocorrelation of the level of 100 to 800 Hz, straight from the definition."""
+    power = librosa.feature.melspectrogram(
+        y=y, sr=rate, n_fft=1024, hop_length=256, n_mels=16, fmin=100.0, fmax=800.0
+    )
+    db = librosa.power_to_db(power.astype(np.float64).sum(axis=0), top_db=60.0)
+    x = db - db.mean()
+    lags = range(3, int(1.2 * rate / 256) + 1, 3)
+    swing = [float((x[:-lag] * x[lag:]).sum()) if lag < len(x) else 0.0 for lag in lags]
+    return np.array(swing) / max(float((x**2).sum()), 0.25 * len(x))
+
+
 def named_of(y: np.ndarray, rate: int) -> np.ndarray:
     """Mean and standard deviation of a row and of rows, and one number a clip, by librosa."""
     rms = librosa.feature.rms(y=y, dtype=y.dtype)
@@ -130,6 +151,35 @@ ROWS = [
         refusals=[
             (RobustVector, {"n_quefrencies": 65}, r"n_quefrencies=65: must lie in 1 to 64"),
             (RobustVector, {"texture_weight": 0.0}, r"texture_weight=0\.0: must be greater than 0"),
+        ],
+    ),
+    Row(
+        "SoundProfile",
+        build=lambda rate: SoundProfile(rate, 512, 256),
+        tiny=None,
+        reference=profile_of,
+        error=absolute_error,
+        # 2e-3 dB of levels.
+        tolerance={torch.float64: 1e-6, torch.float32: 2e-3},
+        batch_only=True,
+        frames=False,
+        formula=lambda n: 1 + n // 256,
+        refusals=[(SoundProfile, {"n_bands": 10}, r"n_bands=10: must divide n_mels=64")],
+    ),
+    Row(
+        "EnvelopeRhythm",
+        build=lambda rate: EnvelopeRhythm(rate, 1024, 256),
+        tiny=None,
+        reference=rhythm_of,
+        error=absolute_error,
+        tolerance={torch.float64: 1e-7, torch.float32: 1e-5},
+        batch_only=True,
+        frames=False,
+        formula=lambda n: 1 + n // 256,
+        refusals=[
+            (EnvelopeRhythm, {"top_db": 0.0}, r"top_db=0\.0: must be greater than 0"),
+            (EnvelopeRhythm, {"lag_step": 0}, r"lag_step=0: must be greater than 0"),
+            (EnvelopeRhythm, {"max_lag": 0.01}, r"max_lag=0\.01: must be at least 0\.048 s"),
         ],
     ),
     Row(

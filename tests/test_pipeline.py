@@ -26,7 +26,9 @@ from audiotorch.audio import (
 )
 from audiotorch.errors import ParameterError
 from audiotorch.features import (
+    EnvelopeRhythm,
     MFCCStatistics,
+    SoundProfile,
     SpectrogramImage,
     SummaryVector,
     TextureStatistics,
@@ -46,6 +48,8 @@ FRONTS = {
     "dataset": lambda: SpectrogramImage(**SIZES, n_mels=24, normalize="dataset"),
     "statistics": lambda: MFCCStatistics(**SIZES, n_mfcc=8, n_mels=24),
     "texture": lambda: TextureStatistics(**SIZES, n_mels=24, n_bands=8, modulation_frames=64),
+    "profile": lambda: SoundProfile(**SIZES, n_mels=24, n_bands=8, modulation_frames=64),
+    "rhythm": lambda: EnvelopeRhythm(**SIZES, max_lag=0.6),
     "summary": lambda: SummaryVector(RATE),
     "torchaudio": lambda: TorchaudioStatistics(RATE, n_mfcc=13, n_mels=40),
 }
@@ -56,7 +60,7 @@ MODELS = {
     "ensemble": functools.partial(Ensemble, member=MLP, n_members=2),
 }
 COMBINATIONS = [(front, model) for front in FRONTS for model in MODELS]
-for vector in ("statistics", "texture", "summary", "torchaudio"):
+for vector in ("statistics", "texture", "profile", "rhythm", "summary", "torchaudio"):
     COMBINATIONS.remove((vector, "cnn"))  # it reads images
 
 

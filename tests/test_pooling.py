@@ -9,7 +9,9 @@ from audiotorch.audio import load
 from audiotorch.features import (
     MFCC,
     Delta,
+    EnvelopeRhythm,
     MFCCStatistics,
+    SoundProfile,
     SpectrogramImage,
     StatisticsPooling,
     SummaryVector,
@@ -92,6 +94,8 @@ def test_shortest_clip_is_the_one_promised():
         MFCCStatistics(n_mfcc=5, statistics=["max", "mean"]),
         TorchaudioStatistics(n_mfcc=7),
         TextureStatistics(n_mels=32),
+        SoundProfile(n_mels=32),
+        EnvelopeRhythm(),
     ],
     ids=lambda module: type(module).__name__,
 )

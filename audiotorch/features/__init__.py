@@ -6,6 +6,7 @@ from audiotorch.features.chroma import ChromaCENS, ChromaCQT, ChromaSTFT, Tonnet
 from audiotorch.features.comparison import TorchaudioStatistics
 from audiotorch.features.constantq import CQT, VQT
 from audiotorch.features.contrast import SpectralContrast
+from audiotorch.features.envelope import EnvelopeRhythm
 from audiotorch.features.extractor import FEATURES, FeatureExtractor
 from audiotorch.features.harmonic import HPSS, Harmonic, HarmonicRatio
 from audiotorch.features.image import SpectrogramImage
@@ -18,6 +19,7 @@ from audiotorch.features.pooling import (
     StatisticsPooling,
     SummaryVector,
 )
+from audiotorch.features.profile import SoundProfile
 from audiotorch.features.rhythm import Tempo, Tempogram
 from audiotorch.features.robust import RobustVector
 from audiotorch.features.spectral import (
@@ -43,6 +45,7 @@ __all__ = [
     "ChromaCQT",
     "ChromaSTFT",
     "Delta",
+    "EnvelopeRhythm",
     "FeatureExtractor",
     "Harmonic",
     "HarmonicRatio",
@@ -53,6 +56,7 @@ __all__ = [
     "PooledFeatures",
     "PowerToDB",
     "RobustVector",
+    "SoundProfile",
     "SpectralBandwidth",
     "SpectralCentroid",
     "SpectralContrast",
