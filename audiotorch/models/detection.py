@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from audiotorch.errors import ParameterError, printable
 from audiotorch.models.conformal import rows_by_group
+from audiotorch.models.evaluation import columns
 
 __all__ = ["Detection", "Figures", "Operating", "evaluate_detection", "table"]
 
@@ -147,11 +148,12 @@ def evaluate_detection(
         Koizumi et al. (2020), Description and discussion on DCASE2020 challenge task 2; McClish
         (1989), Analyzing a portion of the ROC curve.
     """
-    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(is_anomaly).astype(bool)
+    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(is_anomaly)
     known = [None] * len(labels) if machines is None else list(machines)
     units = [None] * len(labels) if groups is None else list(groups)
     _check(scores, labels, known, units)
     _check_settings(max_fpr, n_bootstrap, confidence)
+    labels = labels.astype(bool)
     # All but the thresholds hangs on order alone, and places in it are finite.
     levels = np.unique(scores, return_inverse=True)[1]
     names = list(dict.fromkeys(name for name in known if name is not None))
@@ -196,7 +198,7 @@ def table(detection: Detection) -> str:
     if detection.machines:
         means = [detection.harmonic["auc"], detection.harmonic["pauc"]]
         rows.append(["harmonic mean", "", "", *map(_number, means), "", ""])
-    lines = _columns(rows)
+    lines = columns(rows, str.rjust)
     shown = {"auc": "AUC", "pauc": "pAUC"}
     shown |= {f"{key}_harmonic": f"harmonic mean of {text}" for key, text in shown.items()}
     for key, (low, high) in detection.intervals.items():
@@ -206,7 +208,7 @@ def table(detection: Detection) -> str:
         for name, at in detection.thresholds.items():
             values = map(_number, (at.precision, at.recall, at.f1, at.false_alarm_rate))
             rows.append([printable(name), f"{at.threshold:.6g}", *values])
-        lines += ["", *_columns(rows)]
+        lines += ["", *columns(rows, str.rjust)]
     return "\n".join([*lines, *(f"note: {note}" for note in detection.notes)])
 
 
@@ -287,9 +289,8 @@ def _figures(levels: np.ndarray, labels: np.ndarray, max_fpr: float) -> Figures:
     n_normal = len(labels) - n_anomaly
     if not n_normal or not n_anomaly:
         return Figures(n_normal, n_anomaly)
-    auc, pauc = (
-        float(area[0]) for area in _areas(levels, labels, np.ones((1, len(labels))), max_fpr)
-    )
+    areas = _areas(levels, labels, np.ones((1, len(labels))), max_fpr)
+    auc, pauc = (float(area[0]) for area in areas)
     mcclish = float(roc_auc_score(labels, levels, max_fpr=max_fpr))
     ap = float(average_precision_score(labels, levels))
     return Figures(n_normal, n_anomaly, auc, None if math.isnan(pauc) else pauc, mcclish, ap)
@@ -360,6 +361,8 @@ def _check(
     ):
         if size != len(scores):
             raise ParameterError(f"{name}: {size} for {len(scores)} scores; give one a clip")
+    if not np.isin(labels, (0, 1)).all():
+        raise ParameterError("is_anomaly: must be true or false, or 1 or 0, for each clip")
     n_nan = int(np.isnan(scores).sum())
     if n_nan:
         raise ParameterError(f"scores: {n_nan} of {len(scores)} are NaN; leave those clips out")
@@ -382,13 +385,3 @@ def _cells(figures: Figures) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines whose columns are as wide as their widest cell; the first is on the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *rest in rows:
-        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    return lines
