@@ -1,4 +1,4 @@
-"""`model=gaussian` and its like: detectors by the same entry, run directory and files as classes."""
+"""`model=gaussian` and its like: the same entry, run directory and files as classifiers have."""
 
 import json
 import logging
@@ -28,6 +28,7 @@ from audiotorch.training.vectors import compute_windows, score_clips
 
 RATE = 8000
 SMALL = ("features=mfcc_stats", f"features.sample_rate={RATE}", "task.n_bootstrap=20")
+SMALL += ("features.n_fft=512", "features.hop_length=128")
 Run = Callable[..., dict[str, Any]]
 
 
