@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -7,7 +9,13 @@ from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
 from audiotorch.models.conformal import cross_thresholds, mean_p_calibration, p_values
-from audiotorch.models.fusion import Fusion
+from audiotorch.models.detectors import (
+    DetectorModel,
+    anomaly_scores,
+    build_detector,
+    fit_detector,
+)
+from audiotorch.models.fusion import Fusion, cross_fit
 
 COMBINE = ["p_value", "rank", "conformal"]
 
@@ -196,6 +204,23 @@ def test_two_views_find_what_each_alone_misses():
     alone = [auc(member) for member in members]
     for combine in ("p_value", "rank"):
         assert auc(Fusion(members, references, combine)) > max(alone) + 0.05
+
+
+def test_detectors_fuse_on_their_out_of_fold_scores():
+    x = vectors(60).double().numpy()
+    members, references = [], []
+    for name in ("gaussian", "knn"):
+        detector = build_detector(name)
+        members.append(DetectorModel(fit_detector(detector, x, 1), x))
+        fit = partial(fit_detector, detector, seed=1)
+        references.append(cross_fit(fit, anomaly_scores, x).scores)
+    model = Fusion(members, references).eval()
+    new = vectors(20, 5)
+    score = model(new, counts(new))
+    torch.testing.assert_close(scripted(model)(new, counts(new)), score, atol=1e-6, rtol=0)
+    each = [m.deviations(new, counts(new)) for m in members]
+    torch.testing.assert_close(model.deviations(new, counts(new)), torch.stack(each).mean(dim=0))
+    assert (model(new + 50, counts(new)) > 0.98).all()
 
 
 @pytest.mark.parametrize(
