@@ -232,13 +232,16 @@ def _detectors(config: DictConfig, pipeline: Pipeline) -> list[Any]:
         scale = not getattr(pipeline.features, "normalised", False)
     if model["name"] == "fusion":
         members = model["members"]
-        if not isinstance(members, Mapping) or len(members) < 2:
+        # null leaves out one of the defaults
+        members = {name: own for name, own in (members or {}).items() if own is not None}
+        if len(members) < 2:
             raise ParameterError(
-                f"model.members={members!r}: must name two detectors at least, with their settings"
+                f"model.members={members!r}: must name two detectors at least, each with its "
+                "settings or {}"
             )
         return [
-            build_detector(name, **{"scale": scale, "seed": config.seed, **(settings or {})})
-            for name, settings in members.items()
+            build_detector(name, **{"scale": scale, "seed": config.seed, **own})
+            for name, own in members.items()
         ]
     left_out = ["_target_", "scale", "init_from"]
     if model["_target_"].endswith(_FITTED[1]):  # what only the classifier of this name has
