@@ -27,7 +27,9 @@ class Mahalanobis(Estimator):
         # The length of a projection, unlike a sum of products, is never below 0.
         values, axes = torch.linalg.eigh(precision)
         self.register_buffer("location", location)
-        self.register_buffer("factor", axes * values.clamp(min=0.0).sqrt())
+        # The axes come column by column; torch.export stores no tensor in such an order.
+        factor = (axes * values.clamp(min=0.0).sqrt()).contiguous()
+        self.register_buffer("factor", factor)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the distances, `(batch,)`."""
