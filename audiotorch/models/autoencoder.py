@@ -296,7 +296,7 @@ class ConvAutoencoder(_BlockAutoencoder):
         input_shape: Sequence[int],
         *,
         n_frames: int = 32,
-        channels: Sequence[int] = (16, 32, 64, 64),
+        channels: Sequence[int] = (8, 16, 32, 64),
         bottleneck: int = 32,
     ) -> None:
         _check_image(input_shape, "ConvAutoencoder")
