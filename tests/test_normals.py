@@ -52,7 +52,8 @@ def test_whole_groups_are_tested_and_held_back():
     splits = split_normals(grouped(20, 3) + clips(5, "fault"), fifth)
     groups = [{clip.group for clip in part} for part in (splits.train, splits.val)]
     tested = {clip.group for clip in splits.test if clip.label == "normal"}
-    assert not groups[0] & groups[1] and not tested & (groups[0] | groups[1])
+    assert not groups[0] & groups[1]
+    assert not tested & (groups[0] | groups[1])
     assert (len(tested), len(groups[1]), splits.validation) == (4, 3, "group")
 
 
@@ -66,14 +67,14 @@ def test_a_test_part_decides_which_anomalies_count():
     train = clips(20, group="1") + clips(6, "rain", group="1")
     test = [Clip(Path(f"/t/{i}.wav"), ["dog", "normal"][i % 2], "2") for i in range(8)]
     splits = split_normals(train + test, fifth, test_group="2")
-    assert len(splits.test) == 8 and len(splits.train) + len(splits.val) == 20
+    assert (len(splits.test), len(splits.train) + len(splits.val)) == (8, 20)
     assert "6 anomalies outside the test part" in splits.notes[0]
     one_class = split_normals(train + test, fifth, normal=["dog", "rain"], test_group=2)
     assert len(one_class.train) + len(one_class.val) == 6
 
 
 def test_the_table_may_hold_back_itself():
-    part = clips(10, split="train") + [Clip(Path("/v.wav"), "normal", split="dev")]
+    part = [*clips(10, split="train"), Clip(Path("/v.wav"), "normal", split="dev")]
     splits = split_normals(part, fifth)
     assert [clip.path.name for clip in splits.val] == ["v.wav"]
     assert splits.validation == "given"

@@ -108,7 +108,7 @@ def _carve(
     by_group = group_count(clips) >= MIN_GROUPS
     keys = [str(clip.group if by_group and clip.group is not None else clip.path) for clip in clips]
     names = sorted(set(keys))
-    n = min(max(1, wanted(len(names))), max(0, len(names) - 1))
+    n = max(0, min(wanted(len(names)), len(names) - 1))
     chosen = {names[i] for i in rng.permutation(len(names))[:n].tolist()}
     rest = [clip for key, clip in zip(keys, clips, strict=True) if key not in chosen]
     taken = [clip for key, clip in zip(keys, clips, strict=True) if key in chosen]
