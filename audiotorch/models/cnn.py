@@ -204,8 +204,8 @@ class TimmCNN(nn.Module):
 
     def embed(self, image: Tensor, lengths: Tensor) -> Tensor:
         """Return what the last layer answers from, `(batch, embedding_size)`."""
-        x = self.backbone.forward_features(self._stretched(image, lengths))
-        return self.backbone.forward_head(x, pre_logits=True)
+        x = self.backbone.forward_features(self._stretched(image, lengths))  # type: ignore[operator]
+        return self.backbone.forward_head(x, pre_logits=True)  # type: ignore[operator]
 
     def _stretched(self, image: Tensor, lengths: Tensor) -> Tensor:
         batch, channel, n_mels = image.shape[0], image.shape[1], image.shape[2]
