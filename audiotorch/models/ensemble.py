@@ -71,4 +71,4 @@ class Ensemble(nn.Module):
 
         Each learned axes of its own, whose mean would mean nothing.
         """
-        return torch.cat([member.embed(x, lengths) for member in self.members], dim=1)
+        return torch.cat([member.embed(x, lengths) for member in self.members], dim=1)  # type: ignore[operator]
