@@ -186,7 +186,7 @@ def score_histogram(
     for name, values in scores.items():
         weights = np.full(len(values), 1 / max(len(values), 1))
         label = f"{_short(name)} ({len(values)})"
-        axes.hist(values, edges, weights=weights, alpha=0.45, label=label)
+        axes.hist(values, edges.tolist(), weights=weights, alpha=0.45, label=label)
     for place, (name, value) in enumerate((thresholds or {}).items()):
         style = ("--", ":", "-.")[place % 3]
         axes.axvline(value, color="black", linestyle=style, linewidth=1, label=_short(name))

@@ -1,4 +1,4 @@
-"""`model=gaussian` and its like: detectors by the same entry, run directory and files as classes."""
+"""`model=gaussian` and its like: the same entry, run directory and files as classifiers have."""
 
 import json
 import logging
@@ -28,6 +28,7 @@ from audiotorch.training.vectors import compute_windows, score_clips
 
 RATE = 8000
 SMALL = ("features=mfcc_stats", f"features.sample_rate={RATE}", "task.n_bootstrap=20")
+SMALL += ("features.n_fft=512", "features.hop_length=128")
 Run = Callable[..., dict[str, Any]]
 
 
@@ -173,12 +174,8 @@ def test_normal_recordings_alone_will_do(machine: Path, tmp_path: Path, run: Run
 def test_cross_validation_is_of_clips_not_windows(run: Run, tmp_path: Path):
     run("model=fusion", "pipeline.window=0.4", "task.folds=3")
     notes = read_notes(tmp_path / "run/checkpoints/fitted.skops")
-    assert {len(reference) for reference in notes["references"]} == {notes_train(notes)}
-
-
-def notes_train(notes: dict[str, Any]) -> int:
-    """Clips that were fitted on: 40, less 8 of the test and 16 held back."""
-    return 40 - 8 - len(notes["calibration"])
+    n_fitted = 40 - 8 - 16  # less those of the test, and those held back
+    assert [len(reference) for reference in notes["references"]] == [n_fitted] * 3
 
 
 @pytest.mark.parametrize(
@@ -191,7 +188,7 @@ def notes_train(notes: dict[str, Any]) -> int:
         (("task.conformal=jackknife",), "conformal='jackknife'"),
         (("task.conformal=cross", "pipeline.window=0.5"), "pipeline.window"),
         (("task.conformal=cross", "model=fusion"), "fusion"),
-        (("model=fusion", "model.members={knn: {}}"), "two detectors"),
+        (("model=fusion", "model.members={knn: null, gaussian: null}"), "two detectors"),
         (("data.normal=[calm]",), r"normal=\['calm'\]: must be among the labels"),
         (("ckpt_path=somewhere",), "no epochs to resume"),
         (("pipeline.aggregate=median",), "aggregate='median'"),

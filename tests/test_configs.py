@@ -8,6 +8,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from audiotorch.errors import ParameterError
 from audiotorch.models.classic import CLASSIFIERS, build_classifier
 from audiotorch.training.build import build, config_dir
 from audiotorch.training.checkpoint import build_pipeline
@@ -156,10 +157,14 @@ def test_pipeline_and_task_instantiate(model: str, features: str):
     if model == "timm":
         pytest.importorskip("timm", reason="the extra timm is not installed")
     reads_images = model in ("cnn", "cnn_ensemble", "timm")
-    vectors = ("mfcc_stats", "reference", "texture_stats", "torchaudio")
+    vectors = ("embedding", "mfcc_stats", "reference", "texture_stats", "torchaudio")
     if reads_images and (features in vectors or features.startswith("robust")):
         pytest.skip("a model for images does not take vectors")
     config = composed(f"model={model}", f"features={features}")
+    if features == "embedding":
+        with pytest.raises(ParameterError, match=r"features\.run=runs"):
+            build_pipeline(config, ["no", "yes"], trusted=False)
+        return
     if model in CLASSIFIERS:
         pipeline = build_pipeline(config, ["no", "yes"], trusted=False, model=nn.Identity())
         assert pipeline.sample_rate == config.features.sample_rate

@@ -5,6 +5,7 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.models.classic import CLASSIFIERS, build_classifier, fit_classifier
+from audiotorch.models.detectors import anomaly_scores, build_detector, fit_detector
 from audiotorch.models.storage import TRUSTED, load_fitted, read_notes, save_fitted
 
 SMALL = {"n_estimators": 5}
@@ -240,4 +242,114 @@ def test_support_vectors_that_do_not_fit_are_refused(tmp_path):
     svm._n_support = svm._n_support + 1000
     skops.io.dump(classifier, tmp_path / "a.skops")
     with pytest.raises(DecodeError, match="support vectors whose sizes do not fit"):
+        load_fitted(tmp_path / "a.skops")
+
+
+# --- detectors ------------------------------------------------------------------------------------
+
+DETECTED = {
+    "isolation_forest": {"n_estimators": 5, "max_features": 0.5, "pca": 5},
+    "gaussian": {},
+    "gaussian, oas": {"shrinkage": "oas"},
+    "gaussian, given": {"shrinkage": 0.3, "scale": False},
+    "gmm": {"covariance_type": "tied"},
+    "knn": {"metric": "cosine", "distance": "largest", "pca": 5, "whiten": True},
+}
+
+
+def detector(name: str) -> tuple[object, np.ndarray]:
+    x = fitted("logistic")[1]
+    settings = DETECTED[name]
+    return fit_detector(build_detector(name.partition(",")[0], **settings), x[:60]), x
+
+
+@pytest.mark.parametrize("name", DETECTED)
+def test_a_detector_comes_back_as_it_was(name, tmp_path):
+    found, x = detector(name)
+    path = tmp_path / "detector.skops"
+    mean = x.mean(axis=0).tolist()
+    save_fitted(found, path, {"mean": mean})
+    loaded = load_fitted(path)
+    np.testing.assert_array_equal(anomaly_scores(loaded, x), anomaly_scores(found, x))
+    assert str(loaded.get_params()) == str(found.get_params())
+    assert read_notes(path)["mean"] == mean
+    np.testing.assert_array_equal(
+        anomaly_scores(pickle.loads(pickle.dumps(found)), x), anomaly_scores(found, x)
+    )
+    plain = skops.io.load(path, trusted=list(TRUSTED))
+    np.testing.assert_array_equal(anomaly_scores(plain, x), anomaly_scores(found, x))
+
+
+def test_several_in_one_file(tmp_path):
+    several = {name: detector(name)[0] for name in DETECTED}
+    x = detector("knn")[1]
+    save_fitted(several, tmp_path / "dict.skops")
+    save_fitted(list(several.values()), tmp_path / "list.skops")
+    named = load_fitted(tmp_path / "dict.skops")
+    listed = load_fitted(tmp_path / "list.skops")
+    assert list(named) == list(several)
+    for one, other, expected in zip(named.values(), listed, several.values(), strict=True):
+        np.testing.assert_array_equal(anomaly_scores(one, x), anomaly_scores(expected, x))
+        np.testing.assert_array_equal(anomaly_scores(other, x), anomaly_scores(expected, x))
+    for wrong, message in (
+        ([], "it holds nothing"),
+        ({}, "it holds nothing"),
+        ({1: several["knn"]}, "a dict needs strings as keys"),
+        ([several["knn"], build_detector("knn")], "a Pipeline is no fitted classifier or detector"),
+        ([[several["knn"]]], "a list is no fitted classifier or detector"),
+        ((several["knn"],), "a tuple is no fitted classifier or detector"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            save_fitted(wrong, tmp_path / "wrong.skops")
+        skops.io.dump(wrong, tmp_path / "wrong.skops")
+        with pytest.raises(DecodeError, match=message):
+            load_fitted(tmp_path / "wrong.skops")
+        (tmp_path / "wrong.skops").unlink()
+
+
+def tamper_tree(found: Any, key: str, value: int) -> None:
+    tree = found[-1].estimators_[2].tree_
+    state = tree.__getstate__()
+    state["nodes"][key][0] = value
+    tree.__setstate__(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "tamper", "message"),
+    [
+        ("isolation_forest", lambda f: tamper_tree(f, "left_child", 10**6), "nodes lead out"),
+        ("isolation_forest", lambda f: tamper_tree(f, "right_child", 0), "nodes lead out"),
+        # There are five components, but the tree gets two of them.
+        ("isolation_forest", lambda f: tamper_tree(f, "feature", 3), "features which there are"),
+        (
+            "isolation_forest",
+            lambda f: f[-1].estimators_features_.__setitem__(1, np.array([0])),
+            "trees of other features",
+        ),
+        ("isolation_forest", lambda f: f[-1].estimators_features_.pop(), "trees of other features"),
+        (
+            "isolation_forest",
+            lambda f: setattr(f[-1], "_max_features", 5),
+            "trees of other features",
+        ),
+        ("gaussian", lambda f: setattr(f[-1], "precision_", np.eye(3)), "sizes do not fit"),
+        ("gaussian", lambda f: setattr(f[-1], "location_", np.zeros(3)), "sizes do not fit"),
+        ("gmm", lambda f: setattr(f[-1], "means_", np.zeros((2, 3))), "does not load"),
+        (
+            "gaussian",
+            lambda f: setattr(f[-1], "precision_", np.full((8, 8), np.nan)),
+            "a probe was answered",
+        ),
+        ("knn", lambda f: setattr(f[-1], "_fit_X", np.zeros((60, 2))), "vectors do not fit"),
+        ("knn", lambda f: setattr(f[-1], "n_samples_fit_", 10**6), "vectors do not fit"),
+        ("knn", lambda f: setattr(f[-1], "_fit_method", "ball_tree"), "vectors do not fit"),
+        ("knn", lambda f: setattr(f[-1], "n_neighbors", 99), "settings that audiotorch"),
+        ("knn", lambda f: setattr(f[-1], "effective_metric_", "canberra"), "settings that audio"),
+    ],
+)
+def test_detectors_that_lead_astray_are_refused(name, tamper, message, tmp_path):
+    found, _ = detector(name)
+    tamper(found)
+    skops.io.dump(found, tmp_path / "a.skops")
+    with pytest.raises(DecodeError, match=message):
         load_fitted(tmp_path / "a.skops")

@@ -4,12 +4,7 @@ Every sound visits the same pitches for the same time, only in another order, so
 spectrum does not tell what it is: a classifier has to look at the spectrogram.
 """
 
-import json
-import logging
 import math
-import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +14,12 @@ import numpy.typing as npt
 import torch
 
 from audiotorch.audio.io import save
+from audiotorch.data.corpus import check_counts, write_once
 from audiotorch.data.datamodule import AudioDataModule
 from audiotorch.data.manifest import Clip, from_glob
 from audiotorch.errors import ParameterError
 
 __all__ = ["CLASSES", "SAMPLE_RATE", "DemoDataModule", "device_names", "write_corpus"]
-
-log = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.float64]
 
@@ -36,7 +30,6 @@ CLASSES = ("drops", "fall", "peak", "ramps", "rise", "siren", "steps", "valley")
 """The sounds: three falls in a row, one fall, up and down, three rises in a row, one rise, up and
 down three times, eight held pitches in random order, down and up."""
 
-MARKER = "corpus.json"
 NAME = "audiotorch demo"
 VERSION = 1  # counts changes of the sounds, so that an older corpus is written anew
 
@@ -77,14 +70,7 @@ def write_corpus(
     Raises:
         ParameterError: a number out of range, or `root` holds something that is not this corpus.
     """
-    for name, value, least, most in (
-        ("seed", seed, 0, 2**31),
-        ("n_devices", n_devices, 2, 99),
-        ("n_takes", n_takes, 1, 999),
-    ):
-        if not isinstance(value, int) or not least <= value <= most:
-            raise ParameterError(f"{name}={value!r}: must be from {least} to {most}, whole")
-    folder = Path(os.path.abspath(Path(root).expanduser()))
+    check_counts(seed=(seed, 0, 2**31), n_devices=(n_devices, 2, 99), n_takes=(n_takes, 1, 999))
     settings = {
         "corpus": NAME,
         "version": VERSION,
@@ -92,11 +78,7 @@ def write_corpus(
         "n_devices": n_devices,
         "n_takes": n_takes,
     }
-    if _read_marker(folder) != settings:
-        _refuse_foreign(folder)
-        log.info("writing the demo corpus to %s", folder)
-        _write_whole(folder, settings)
-    return _read(folder)
+    return _read(write_once(root, settings, _write))
 
 
 def synthesize(label: str, device: int, take: int, seed: int = 0) -> Array:
@@ -226,53 +208,14 @@ def _envelope(n: int, rng: np.random.Generator) -> Array:
     return swell * edge * edge[::-1]
 
 
-def _write_whole(folder: Path, settings: dict[str, Any]) -> None:
-    """Write beside the folder, then rename, so that a killed run leaves no half corpus."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
-    old = fresh.with_name(f"{fresh.name}-old")
-    try:
-        for label in CLASSES:
-            (fresh / label).mkdir(parents=True)
-            for number, device in enumerate(device_names(settings["n_devices"])):
-                for take in range(settings["n_takes"]):
-                    sound = synthesize(label, number, take, settings["seed"])
-                    waveform = torch.from_numpy(sound).float().unsqueeze(0)
-                    name = f"{label}_{device}_{take:03d}.flac"
-                    save(fresh / label / name, waveform, SAMPLE_RATE)
-        (fresh / MARKER).write_text(json.dumps(settings) + "\n", encoding="utf-8")
-        # Another process may have been faster; a corpus of these settings is as good as ours.
-        if _read_marker(folder) != settings:
-            if folder.exists():
-                folder.rename(old)
-            fresh.rename(folder)
-    except OSError:
-        if _read_marker(folder) != settings:
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _read_marker(folder: Path) -> dict[str, Any] | None:
-    """The settings of the corpus in a folder; None if it holds none."""
-    try:
-        settings = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    ours = isinstance(settings, dict) and settings.get("corpus") == NAME
-    return settings if ours else None
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Only a corpus, or an empty folder, may be replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise ParameterError(f"root='{folder}': must be a folder; it is a file")
-    if folder.is_dir() and any(folder.iterdir()) and _read_marker(folder) is None:
-        raise ParameterError(
-            f"root='{folder}': must be empty or hold the demo corpus; it holds something else, "
-            "choose another folder, or data=default to train on it"
-        )
+def _write(folder: Path, settings: dict[str, Any]) -> None:
+    for label in CLASSES:
+        (folder / label).mkdir(parents=True)
+        for number, device in enumerate(device_names(settings["n_devices"])):
+            for take in range(settings["n_takes"]):
+                sound = synthesize(label, number, take, settings["seed"])
+                waveform = torch.from_numpy(sound).float().unsqueeze(0)
+                save(folder / label / f"{label}_{device}_{take:03d}.flac", waveform, SAMPLE_RATE)
 
 
 def _read(folder: Path) -> list[Clip]:

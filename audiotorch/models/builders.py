@@ -254,7 +254,7 @@ def _isolation_forest(fitted: Any) -> Estimator:
     ):
         length = fitted._decision_path_lengths[t] + fitted._average_path_length_per_tree[t] - 1.0
         tree = _nodes(member.tree_, length)
-        tree.feature = np.where(tree.is_leaf, 0, np.asarray(own)[tree.feature])
+        tree.feature = np.asarray(own)[np.where(tree.is_leaf, 0, tree.feature)]
         nodes.append(tree)
     # The usual length of a search among as many vectors as a tree was fitted on.
     n = int(fitted._max_samples)

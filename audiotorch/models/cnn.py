@@ -118,11 +118,17 @@ class CNN(nn.Module):
         self.stages = nn.ModuleList(_ResidualBlock(a, b, stride=2) for a, b in pairwise(channels))
         # torch.export takes an axis of length 1 for a special case: no stage may get there.
         self.min_frames = stem_stride * 2 ** len(self.stages) + 1
+        self.embedding_size = 2 * channels[-1]
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * channels[-1], n_classes)
+        self.head = nn.Linear(self.embedding_size, n_classes)
 
     def forward(self, image: Tensor, lengths: Tensor) -> Tensor:
         """Return logits; shapes as in the class docstring."""
+        return self.head(self.dropout(self.embed(image, lengths)))
+
+    @torch.jit.export
+    def embed(self, image: Tensor, lengths: Tensor) -> Tensor:
+        """Return what the last layer answers from, `(batch, embedding_size)`."""
         counts = lengths
         image = nn.functional.pad(image, [0, max(self.min_frames - image.shape[-1], 0)])
         image = _mask(image, counts)
@@ -130,7 +136,7 @@ class CNN(nn.Module):
         x = _mask(self.stem(image), counts)
         for stage in self.stages:
             x, counts = stage(x, counts)
-        return self.head(self.dropout(_pool(x, counts)))
+        return _pool(x, counts)
 
 
 class TimmCNN(nn.Module):
@@ -190,10 +196,19 @@ class TimmCNN(nn.Module):
             exportable=True,
             **options,
         )
+        self.embedding_size = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor, lengths: Tensor) -> Tensor:
         """Return logits; shapes as in the class docstring."""
+        return self.backbone(self._stretched(image, lengths))
+
+    def embed(self, image: Tensor, lengths: Tensor) -> Tensor:
+        """Return what the last layer answers from, `(batch, embedding_size)`."""
+        x = self.backbone.forward_features(self._stretched(image, lengths))  # type: ignore[operator]
+        return self.backbone.forward_head(x, pre_logits=True)  # type: ignore[operator]
+
+    def _stretched(self, image: Tensor, lengths: Tensor) -> Tensor:
         batch, channel, n_mels = image.shape[0], image.shape[1], image.shape[2]
         rows = image.reshape(batch, channel * n_mels, image.shape[3])
         rows = stretch_frames(rows, torch.zeros_like(lengths), lengths - 1, self.n_frames)
-        return self.backbone(rows.reshape(batch, channel, n_mels, self.n_frames))
+        return rows.reshape(batch, channel, n_mels, self.n_frames)

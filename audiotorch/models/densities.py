@@ -27,8 +27,9 @@ class Mahalanobis(Estimator):
         # The length of a projection, unlike a sum of products, is never below 0.
         values, axes = torch.linalg.eigh(precision)
         self.register_buffer("location", location)
-        # Its columns come one behind the other, which torch.export warns of.
-        self.register_buffer("factor", (axes * values.clamp(min=0.0).sqrt()).contiguous())
+        # The axes come column by column; torch.export stores no tensor in such an order.
+        factor = (axes * values.clamp(min=0.0).sqrt()).contiguous()
+        self.register_buffer("factor", factor)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the distances, `(batch,)`."""
@@ -58,8 +59,7 @@ class Mixture(Estimator):
         scales = factors if self.diagonal else factors.diagonal(dim1=-2, dim2=-1)
         usual = 0.5 * means.shape[1] * math.log(2.0 * math.pi)
         self.register_buffer("means", means.unsqueeze(1))
-        factors = factors.unsqueeze(1) if self.diagonal else factors
-        self.register_buffer("factors", factors.contiguous())
+        self.register_buffer("factors", factors.unsqueeze(1) if self.diagonal else factors)
         self.register_buffer("offset", weights.log() + scales.log().sum(dim=1) - usual)
 
     def forward(self, x: Tensor) -> Tensor:

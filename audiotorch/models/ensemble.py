@@ -54,6 +54,9 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(
             member(n_classes=n_classes, input_shape=input_shape) for _ in range(n_members)
         )
+        # Members of a kind that has no `embed` leave the ensemble without.
+        size = getattr(self.members[0], "embedding_size", 0)
+        self.embedding_size = n_members * size
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return log-probabilities; shapes as in the class docstring."""
@@ -62,3 +65,10 @@ class Ensemble(nn.Module):
     def each(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the logits of every member, `(batch, n_members, n_classes)`."""
         return torch.stack([member(x, lengths) for member in self.members], dim=1)
+
+    def embed(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return the embeddings of all members side by side, `(batch, embedding_size)`.
+
+        Each learned axes of its own, whose mean would mean nothing.
+        """
+        return torch.cat([member.embed(x, lengths) for member in self.members], dim=1)  # type: ignore[operator]

@@ -40,7 +40,7 @@ class _Place(Estimator):
         super().__init__()
         ordered = reference.detach().to(torch.float64).sort().values
         values, sizes = torch.unique_consecutive(ordered, return_counts=True)
-        ranks = sizes.cumsum(0) - (sizes - 1) / 2
+        ranks = sizes.cumsum(0) - (sizes - 1).to(torch.float64) / 2
         reach = float(ordered[-1] - ordered[(len(ordered) - 1) // 2])
         reach = reach or float(ordered[-1] - ordered[0]) or 1.0
         # Twice the only value is a segment too: of no length, and never looked at.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import List
 
+import torch
 from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
@@ -61,12 +62,23 @@ class MLP(nn.Module):
         for size in hidden:
             layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
             width = size
+        self.embedding_size = width
+        self.n_before = len(layers)
         layers.append(nn.Linear(width, n_classes))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return logits; shapes as in the class docstring."""
         return self.layers(self.pooling(x, lengths))
+
+    @torch.jit.export
+    def embed(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return what the last layer answers from, `(batch, embedding_size)`."""
+        x = self.pooling(x, lengths)
+        for k, layer in enumerate(self.layers):  # TorchScript calls no slice of them
+            if k < self.n_before:
+                x = layer(x)
+        return x
 
 
 class Linear(MLP):

@@ -17,8 +17,14 @@ and as a file that needs neither scikit-learn nor audiotorch, put it behind the 
         sample_rate=22050,
     )
     at.export(pipeline, "model.ts")
+
+Where only normal sounds are at hand:
+
+    info = build_audio_anomaly_detector(normal_files)
+    score_audio_anomaly(info, "new.wav")["label"]
 """
 
+from audiotorch.recipes.anomaly import build_audio_anomaly_detector, score_audio_anomaly
 from audiotorch.recipes.classifier import (
     load_audio_dataset,
     predict_audio_file,
@@ -35,6 +41,7 @@ from audiotorch.recipes.clips import (
 
 __all__ = [
     "apply_noise_reduction",
+    "build_audio_anomaly_detector",
     "extract_all_librosa_features",
     "extract_audio_features_summary",
     "load_audio_dataset",
@@ -42,5 +49,6 @@ __all__ = [
     "pad_or_trim",
     "predict_audio_file",
     "remove_silence",
+    "score_audio_anomaly",
     "train_audio_classifier",
 ]

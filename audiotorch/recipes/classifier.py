@@ -3,31 +3,24 @@
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
 
 from audiotorch.audio import Source
-from audiotorch.audio.clips import padded_batches, read_clip
-from audiotorch.batch.pieces import Task, portions
 from audiotorch.data.manifest import audio_files
 from audiotorch.errors import ParameterError, printable
-from audiotorch.features import SummaryVector
-from audiotorch.recipes.clips import MIN_SECONDS, summary_vector
+from audiotorch.recipes.clips import summary_vector
+from audiotorch.recipes.vectors import skipped, vectors_in_threads, vectors_of
 
 __all__ = ["load_audio_dataset", "predict_audio_file", "train_audio_classifier"]
 
 Array = npt.NDArray[Any]
 
-_MAX_FILES = 32  # taken by a thread at a time, if they are small
-_MAX_SAMPLES = 1 << 22  # of a padded batch
 _FOLDS = 5
 # Where scikit-learn stops by default, a last digit of the features still moves the accuracy by a
 # point: on 320 clips of 10 classes, 0.894 to 0.906, whose limit is 0.897.
@@ -73,7 +66,7 @@ def load_audio_dataset(
         )
     folders = _class_folders(audio_dir)
     listed = [audio_files(folder, "**/*")[:max_files_per_class] for folder in folders]
-    found = _in_threads(front_end, [file for files in listed for file in files], duration)
+    found = vectors_in_threads(front_end, [file for files in listed for file in files], duration)
     vectors: list[Array] = []
     labels: list[int] = []
     for label, (folder, files) in enumerate(zip(folders, listed, strict=True)):
@@ -81,7 +74,7 @@ def load_audio_dataset(
         for file in files:
             vector = next(found)
             if isinstance(vector, Exception):
-                warnings.warn(f"skipped: {_told(file, vector)}", stacklevel=2)
+                warnings.warn(skipped(file, vector), stacklevel=2)
             else:
                 vectors.append(vector)
         labels += [label] * (len(vectors) - n_before)
@@ -181,7 +174,7 @@ def predict_audio_file(
             f"model_info: its model takes {model.n_features_in_} numbers a clip, not the "
             f"{front_end.output_shape[0]} of load_audio_dataset; train it on those"
         )
-    (vector,) = _vectors(front_end, [filepath], None)
+    (vector,) = vectors_of(front_end, [filepath], None)
     if isinstance(vector, Exception):
         raise vector
     chances = dict.fromkeys(names, 0.0)
@@ -201,72 +194,6 @@ def _class_folders(audio_dir: str | os.PathLike[str]) -> list[Path]:
             f"audio_dir={os.fspath(audio_dir)!r}: must hold a folder of recordings for each class"
         )
     return sorted(folders, key=lambda path: path.name)
-
-
-def _in_threads(
-    front_end: SummaryVector, files: Sequence[Path], duration: float | None
-) -> Iterator[Array | Exception]:
-    """Yield each file's vector, or what is wrong with it."""
-    n_threads = torch.get_num_threads()
-    # One thread of torch for each of ours. That also holds for threads to come, so the caller's
-    # number is set anew.
-    pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        # What is computed together goes by the files alone, as then does the last digit.
-        tasks = [Task(str(file), _size(file), 0) for file in files]
-        parts = ([task.file for task in portion] for portion in portions(tasks, _MAX_FILES))
-        for found in pool.map(lambda part: _vectors(front_end, part, duration), parts):
-            yield from found
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(n_threads)
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0  # told when it is read
-
-
-def _vectors(
-    front_end: SummaryVector, files: Sequence[Source], duration: float | None
-) -> list[Array | Exception]:
-    """Return each file's vector `(270,)`, or what is wrong with it."""
-    rate = front_end.sample_rate
-    least = max(round(MIN_SECONDS * rate), front_end.min_samples)
-    found: dict[int, Array | Exception] = {}
-    clips: dict[int, Tensor] = {}
-    for place, file in enumerate(files):
-        clip = read_clip(file, rate, duration=duration)
-        if isinstance(clip, Tensor):
-            clips[place] = pad(clip, [0, max(0, least - len(clip))])
-        else:
-            found[place] = clip
-    for places, waveform, lengths in _batches(clips):
-        vectors = front_end(waveform, lengths).double().numpy()
-        found.update(zip(places, vectors, strict=True))
-    return [found[place] for place in range(len(files))]
-
-
-def _batches(clips: Mapping[int, Tensor]) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
-    """Batch clips: those of one length, as most of a set are, as they are, others padded.
-
-    Padding costs the masks of every stage, half the time of a batch.
-    """
-    alike: dict[int, list[int]] = {}
-    for place, clip in clips.items():
-        alike.setdefault(len(clip), []).append(place)
-    for places in alike.values():
-        if len(places) > 1:
-            yield places, torch.stack([clips[place] for place in places]), None
-    single = {places[0]: clips[places[0]] for places in alike.values() if len(places) == 1}
-    yield from padded_batches(single, _MAX_SAMPLES)
-
-
-def _told(file: Path, error: Exception) -> str:
-    told = str(error)
-    return printable(told if str(file) in told else f"{file}: {told}")
 
 
 def _training_data(

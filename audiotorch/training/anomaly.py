@@ -37,9 +37,16 @@ from audiotorch.pipeline import Pipeline
 from audiotorch.training.anomaly_drawings import draw_detector
 from audiotorch.training.autoencoding import train_autoencoder
 from audiotorch.training.build import build, build_pipeline
+from audiotorch.training.checkpoint import keep_calibration
 from audiotorch.training.fitted import FittedDetector, detector_model, save_detector_run
 from audiotorch.training.progress import quiet
-from audiotorch.training.results import clear_figures, run_facts, write_results, write_text
+from audiotorch.training.results import (
+    clear_figures,
+    is_first_process,
+    run_facts,
+    write_results,
+    write_text,
+)
 from audiotorch.training.settings import accelerator, check_count, check_number, check_sizes
 from audiotorch.training.vectors import compute_windows, score_clips
 
@@ -66,6 +73,7 @@ class AnomalyTask:
         optimizer: of autoencoders.
         scheduler: of autoencoders.
         ema_decay: of autoencoders' averaged weights; None keeps no average.
+        frames_per_step: of autoencoders, frames of all blocks of a batch.
 
     Raises:
         ParameterError: a setting out of range.
@@ -79,6 +87,7 @@ class AnomalyTask:
     optimizer: Any = None
     scheduler: Any = None
     ema_decay: float | None = None
+    frames_per_step: int = 2560
 
     def __post_init__(self) -> None:
         if not self.rates:
@@ -118,7 +127,6 @@ def train_anomaly(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     task: AnomalyTask = build(config.task)
     fitted = str(config.model._target_).endswith(_FITTED)
     _check(config, task, fitted)
-    logger = TensorBoardLogger(run_dir, name="tb", version="", default_hp_metric=False)
     with quiet():
         L.seed_everything(config.seed, workers=True, verbose=False)
         data = _read(config, task)
@@ -128,10 +136,12 @@ def train_anomaly(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         if fitted:
             found = _fit(config, task, pipeline, data)
+            logger = TensorBoardLogger(run_dir, name="tb", version="", default_hp_metric=False)
             facts: dict[str, Any] = {}
         else:
             found = None
-            facts = train_autoencoder(config, plain, pipeline, data, run_dir, logger)
+            facts = train_autoencoder(config, plain, pipeline, data, run_dir)
+            logger = facts.pop("logger")
     pipeline.cpu().eval()
     parts = {"train": data.train_set, "held_back": data.val_set, "test": data.test_set}
     scores = {name: score_clips(pipeline, clips) for name, clips in parts.items() if len(clips)}
@@ -142,11 +152,14 @@ def train_anomaly(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         metrics |= {f"test/{name}": value for name, value in judged.as_dict().items()}
     metrics |= {**facts, **run_facts(pipeline, data), "fixed_schedule": True}
     metrics["seconds"] = round(time.perf_counter() - start, 1)
-    if found is not None:
-        save_detector_run(run_dir / "checkpoints", found, pipeline, plain)
-    clear_figures(run_dir / "figures")
-    draw_detector(run_dir / "figures", logger, pipeline, data, scores)
-    write_results(run_dir, pipeline, metrics, plain, logger)
+    if is_first_process():
+        if found is None:
+            keep_calibration(run_dir / "checkpoints", pipeline)
+        else:
+            save_detector_run(run_dir / "checkpoints", found, pipeline, plain)
+        clear_figures(run_dir / "figures")
+        draw_detector(run_dir / "figures", logger, pipeline, data, scores)
+        write_results(run_dir, pipeline, metrics, plain, logger)
     return metrics
 
 
@@ -232,13 +245,16 @@ def _detectors(config: DictConfig, pipeline: Pipeline) -> list[Any]:
         scale = not getattr(pipeline.features, "normalised", False)
     if model["name"] == "fusion":
         members = model["members"]
-        if not isinstance(members, Mapping) or len(members) < 2:
+        # null leaves out one of the defaults
+        members = {name: own for name, own in (members or {}).items() if own is not None}
+        if len(members) < 2:
             raise ParameterError(
-                f"model.members={members!r}: must name two detectors at least, with their settings"
+                f"model.members={members!r}: must name two detectors at least, each with its "
+                "settings or {}"
             )
         return [
-            build_detector(name, **{"scale": scale, "seed": config.seed, **(settings or {})})
-            for name, settings in members.items()
+            build_detector(name, **{"scale": scale, "seed": config.seed, **own})
+            for name, own in members.items()
         ]
     left_out = ["_target_", "scale", "init_from"]
     if model["_target_"].endswith(_FITTED[1]):  # what only the classifier of this name has

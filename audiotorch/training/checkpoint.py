@@ -25,6 +25,7 @@ from audiotorch.training.fitted import FITTED, MISFITS, load_fitted_pipeline, mi
 __all__ = [
     "Checkpoints",
     "find_checkpoint",
+    "keep_calibration",
     "load_checkpoint_pipeline",
     "read_checkpoint",
     "take_weights",
@@ -187,9 +188,29 @@ def load_checkpoint_pipeline(path: str | os.PathLike[str], trusted: bool = False
         pipeline.load_state_dict(state)
         if averaged:
             pipeline.model.load_state_dict(averaged)
+        if "calibration" in ours:
+            pipeline.calibrate(ours["calibration"], ours["thresholds"])
     except MISFITS as error:
         raise misfit(file, error) from error
     return pipeline.eval()
+
+
+def keep_calibration(folder: Path, pipeline: Pipeline) -> None:
+    """Add a detector's thresholds and normal scores to the last checkpoint.
+
+    Args:
+        folder: of the run's checkpoints.
+        pipeline: the calibrated detector.
+    """
+    checkpoint = read_checkpoint(folder / "last.ckpt")
+    thresholds = dict(zip(pipeline.threshold_names, pipeline.thresholds.tolist(), strict=True))
+    checkpoint["audiotorch"] |= {
+        "calibration": pipeline.calibration,
+        "thresholds": thresholds,
+    }
+    partial = folder / ".last.ckpt.tmp"
+    torch.save(checkpoint, partial)
+    os.replace(partial, folder / "last.ckpt")
 
 
 def take_weights(pipeline: Pipeline, source: str | os.PathLike[str]) -> None:

@@ -17,7 +17,7 @@ from audiotorch.data.datamodule import Batch
 from audiotorch.plot import confusion_matrix, pixels, spectrogram
 from audiotorch.training.tasks import ClassificationTask
 
-__all__ = ["Drawings", "draw_error", "flatten"]
+__all__ = ["Drawings", "board_writer", "draw_error", "flatten", "is_due"]
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Drawings(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the graph."""
-        writer = _writer(trainer)
+        writer = board_writer(trainer)
         if writer is not None:
             _draw_graph(writer, cast(ClassificationTask, pl_module))
 
@@ -60,7 +60,7 @@ class Drawings(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Remember the worst errors."""
-        if not self._is_due(trainer):
+        if not is_due(trainer):
             return
         labels = cast(ClassificationTask, pl_module).pipeline.labels
         losses = outputs["loss"].tolist()
@@ -75,9 +75,9 @@ class Drawings(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw, if it is time; by now the task has the figures of the validation."""
-        writer = _writer(trainer)
+        writer = board_writer(trainer)
         task = cast(ClassificationTask, pl_module)
-        if writer is None or "val" not in task.scores or not self._is_due(trainer):
+        if writer is None or "val" not in task.scores or not is_due(trainer):
             return
         step = trainer.global_step
         matrix = np.asarray(task.scores["val"]["confusion_matrix"])
@@ -87,11 +87,16 @@ class Drawings(Callback):
             told = f"{text}, loss {loss:.2f}"
             draw_error(writer, f"val_errors/{rank}", clip, task.pipeline.sample_rate, told, step)
 
-    @staticmethod
-    def _is_due(trainer: L.Trainer) -> bool:
-        total = trainer.max_epochs or 1
-        epoch = trainer.current_epoch + 1
-        return epoch >= total or epoch % max(1, total // _DRAWINGS) == 0
+
+def is_due(trainer: L.Trainer) -> bool:
+    """Whether this epoch is drawn: a few on the way to the last planned one, and that one.
+
+    Args:
+        trainer: of the run.
+    """
+    total = trainer.max_epochs or 1
+    epoch = trainer.current_epoch + 1
+    return epoch >= total or epoch % max(1, total // _DRAWINGS) == 0
 
 
 def draw_error(writer: Any, tag: str, clip: Tensor, sample_rate: int, text: str, step: int) -> None:
@@ -129,8 +134,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _writer(trainer: L.Trainer) -> Any:
-    """TensorBoard's writer on the process that writes, else None."""
+def board_writer(trainer: L.Trainer) -> Any:
+    """TensorBoard's writer on the process that writes, else None.
+
+    Args:
+        trainer: of the run.
+    """
     if not trainer.is_global_zero or trainer.sanity_checking:
         return None
     for logger in trainer.loggers:

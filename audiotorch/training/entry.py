@@ -203,7 +203,10 @@ def _keys() -> list[str]:
 
 
 def _defaults() -> dict[str, Any]:
-    """Every setting with its value; text and nothing win where the choices of a group differ."""
+    """Every setting with its value; text and nothing win where the choices of a group differ.
+
+    Nothing stands as well for what is a list in one choice and a number in another.
+    """
     found: dict[str, Any] = {}
     for path in sorted(config_dir().rglob("*.yaml")):
         group = path.parent.relative_to(config_dir()).as_posix()
@@ -211,8 +214,10 @@ def _defaults() -> dict[str, Any]:
             continue
         prefix = "" if group == "." else f"{group}."
         for key, value in _flat(OmegaConf.to_container(OmegaConf.load(path)), prefix):
-            if not isinstance(found.get(key, 0), str | None):
-                found[key] = value
+            before = found.get(key, value)
+            if not isinstance(before, str | None):
+                differ = value is not None and isinstance(before, list) != isinstance(value, list)
+                found[key] = None if differ else value
     return found
 
 

@@ -1,16 +1,14 @@
-"""What Lightning steps through: loss, averaged weights and metrics around a Pipeline."""
+"""What Lightning steps through for classes: loss and metrics around a Pipeline."""
 
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -24,6 +22,7 @@ from audiotorch.errors import ParameterError
 from audiotorch.models.ensemble import Ensemble
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
+from audiotorch.training.stepping import PipelineTask, check_share, full_precision
 
 __all__ = ["ClassificationTask", "balanced_weights", "warmup_cosine"]
 
@@ -86,7 +85,7 @@ def balanced_weights(counts: Tensor) -> Tensor:
     return torch.where(counts > 0, weights, 0.0).float()
 
 
-class ClassificationTask(L.LightningModule):
+class ClassificationTask(PipelineTask):
     """Trains a Pipeline to give each clip one label.
 
     The loss is the cross-entropy of `pipeline.model`'s logits against soft targets. With
@@ -131,47 +130,21 @@ class ClassificationTask(L.LightningModule):
         seed: int = 42,
         record: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        _check_share("label_smoothing", label_smoothing)
+        super().__init__(
+            pipeline, optimizer, scheduler, ema_decay=ema_decay, seed=seed, record=record
+        )
+        check_share("label_smoothing", label_smoothing)
         self.n_classes = len(pipeline.labels)
         if self.n_classes < 2:
             raise ParameterError(
                 f"labels={list(pipeline.labels)!r}: must be two or more; add clips of another class"
             )
-        self.pipeline = pipeline
-        self.optimizer = optimizer
-        self.scheduler = scheduler
         self.label_smoothing = label_smoothing
         self.augment = augment
-        self.seed = seed
-        self.record = dict(record or {})
-        self.scores: dict[str, dict[str, Any]] = {}
         weights = _class_weights(class_weights, class_counts)
         self.register_buffer("weights", weights, persistent=False)
-        self.average: AveragedModel | None = None
-        if ema_decay is not None:
-            _check_share("ema_decay", ema_decay)
-            self.average = AveragedModel(
-                pipeline.model, multi_avg_fn=_ramped_average(ema_decay), use_buffers=True
-            )
-            # Else DistributedDataParallel waits for gradients that never come.
-            self.average.requires_grad_(False)
         self.val_metrics = _metrics(self.n_classes)
         self.test_metrics = _metrics(self.n_classes)
-
-    def configure_optimizers(self) -> Any:
-        """Build the optimizer and, if any, the schedule over all steps of the run."""
-        try:
-            optimizer = self.optimizer([p for p in self.pipeline.parameters() if p.requires_grad])
-        except ValueError as error:
-            raise ParameterError(f"task.optimizer: {error}; change that setting") from error
-        if self.scheduler is None:
-            return optimizer
-        scheduler = self.scheduler(optimizer, total_steps=self.trainer.estimated_stepping_batches)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
 
     def training_step(self, batch: Batch, step: int) -> Tensor:
         """Loss of one augmented batch."""
@@ -180,7 +153,7 @@ class ClassificationTask(L.LightningModule):
         torch.manual_seed(generator.initial_seed())
         waveform, lengths = batch.waveform, batch.lengths
         target = F.one_hot(batch.target, self.n_classes).to(waveform.dtype)
-        with _full_precision(waveform):
+        with full_precision(waveform):
             if self.augment is not None:
                 waveform, lengths = self.augment.waveform(waveform, lengths, generator)
             x, counts = self.pipeline.front(waveform, lengths)
@@ -211,20 +184,6 @@ class ClassificationTask(L.LightningModule):
         )
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Move the averaged weights towards the new ones."""
-        if self.average is not None:
-            self.average.update_parameters(self.pipeline.model)
-
-    def on_train_epoch_end(self) -> None:
-        """Stop a training that has diverged."""
-        loss = self.trainer.callback_metrics.get("train/loss_epoch")
-        if loss is not None and not torch.isfinite(loss):
-            raise ParameterError(
-                f"train/loss={float(loss)} in epoch {self.current_epoch}: must be finite; "
-                "lower task.optimizer.lr"
-            )
-
     def validation_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Answers and losses, clip by clip."""
         return self._evaluate(batch, "val")
@@ -234,10 +193,9 @@ class ClassificationTask(L.LightningModule):
         return self._evaluate(batch, "test")
 
     def _evaluate(self, batch: Batch, stage: str) -> dict[str, Tensor]:
-        with _full_precision(batch.waveform):
+        with full_precision(batch.waveform):
             x, counts = self.pipeline.front(batch.waveform, batch.lengths)
-        network: nn.Module = self.pipeline.model if self.average is None else self.average.module
-        logits = network(x, counts).float()
+        logits = self.network(x, counts).float()
         losses = F.cross_entropy(logits, batch.target, reduction="none")
         probabilities = logits.softmax(-1)
         self._metrics(stage).update(probabilities, batch.target)
@@ -273,44 +231,6 @@ class ClassificationTask(L.LightningModule):
         recalls = {f"{stage}/recall/{k}": v for k, v in scores["recall"].items() if v is not None}
         self.log_dict(recalls, sync_dist=True)
 
-    def use_average(self) -> None:
-        """Put the averaged weights, if they are on, into the Pipeline."""
-        if self.average is not None:
-            self.pipeline.model.load_state_dict(self.average.module.state_dict())
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is needed to rebuild the Pipeline: plain data only, read without pickle."""
-        checkpoint["audiotorch"] = {
-            **self.record,
-            "labels": list(self.pipeline.labels),
-            "scores": self.scores,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume a run that had other labels, or another network."""
-        labels = checkpoint.get("audiotorch", {}).get("labels")
-        if labels != list(self.pipeline.labels):
-            raise ParameterError(
-                f"ckpt_path: that run has the labels {labels}, this one "
-                f"{list(self.pipeline.labels)}; fine-tune with model.init_from= instead"
-            )
-        own = {name: value.shape for name, value in self.state_dict().items()}
-        if {name: value.shape for name, value in checkpoint["state_dict"].items()} != own:
-            raise ParameterError(
-                "ckpt_path: that run has another network; take the model=, features= and task "
-                "settings of its config.yaml, or fine-tune with model.init_from= instead"
-            )
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ParameterError(f"{name}={value!r}: must be from 0 to below 1; change task.{name}")
-
-
-def _full_precision(waveform: Tensor) -> torch.autocast:
-    """No mixed precision for resampling and features: half of it would drown quiet bands."""
-    return torch.autocast(waveform.device.type, enabled=False)
-
 
 def _class_weights(choice: str | None, counts: Tensor | None) -> Tensor | None:
     if choice is None:
@@ -336,19 +256,3 @@ def _metrics(n_classes: int) -> MetricCollection:
         },
         compute_groups=False,
     )
-
-
-def _ramped_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Exponential moving average, in place, of lists of tensors of one dtype and device."""
-
-    @torch.no_grad()
-    def update(averages: list[Tensor], currents: list[Tensor], n_averaged: Tensor) -> None:
-        n = int(n_averaged)
-        share = 1 - min(decay, (1 + n) / (10 + n))
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, currents, share)
-        else:  # counters, such as batch norm's
-            for average, current in zip(averages, currents, strict=True):
-                average.copy_(current)
-
-    return update

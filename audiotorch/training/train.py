@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
-import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 import audiotorch
-from audiotorch.data.datamodule import AudioDataModule, EpochSampler
+from audiotorch.data.datamodule import AudioDataModule
 from audiotorch.errors import ParameterError
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.build import build, build_pipeline
@@ -25,11 +24,10 @@ from audiotorch.training.checkpoint import (
     Checkpoints,
     find_checkpoint,
     read_checkpoint,
-    take_weights,
 )
 from audiotorch.training.drawings import Drawings
 from audiotorch.training.entry import run_hydra
-from audiotorch.training.progress import EpochLines, progress, quiet
+from audiotorch.training.progress import quiet
 from audiotorch.training.results import (
     clear_figures,
     draw,
@@ -39,8 +37,8 @@ from audiotorch.training.results import (
     write_results,
     write_text,
 )
-from audiotorch.training.settings import accelerator, check_sizes
 from audiotorch.training.tasks import ClassificationTask
+from audiotorch.training.trainer import Loaders, build_trainer, prepare
 
 __all__ = ["main", "train"]
 
@@ -113,7 +111,7 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
         plain = OmegaConf.to_container(config, resolve=True)
         assert isinstance(plain, dict)
         pipeline = build_pipeline(plain, data.labels)
-        _prepare(pipeline, config, data, resume)
+        prepare(pipeline, config, data, resume)
         task = _build_task(config, plain, pipeline, data)
         checkpoints = Checkpoints(
             run_dir / "checkpoints", keep_best=bool(data.splits.val) and not data.fixed_schedule
@@ -122,7 +120,7 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
         if resume is not None and is_first_process():
             checkpoints.adopt(resume)
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        loaders = _Loaders(data, first_epoch)
+        loaders = Loaders(data, first_epoch)
         trainer.fit(task, datamodule=loaders, ckpt_path=resume, weights_only=True)
         metrics = _finish(trainer, task, data, checkpoints)
     metrics["seconds"] = round(time.perf_counter() - start, 1)
@@ -150,47 +148,6 @@ def _check_settings(config: DictConfig) -> None:
             raise ParameterError(f"{key}={value!r}: must be a whole number from {least}{end}")
 
 
-class _Loaders(L.LightningDataModule):
-    """A data module's batches from a later epoch on.
-
-    Lightning starts the workers of a resumed run before it tells the sampler the epoch: they would
-    begin with the first epoch's order.
-    """
-
-    def __init__(self, data: AudioDataModule, first_epoch: int) -> None:
-        super().__init__()
-        self.data = data
-        self.first_epoch = first_epoch
-
-    def train_dataloader(self) -> Any:
-        loader = self.data.train_dataloader()
-        cast(EpochSampler, loader.sampler).set_epoch(self.first_epoch)
-        return loader
-
-    def val_dataloader(self) -> Any:
-        return self.data.val_dataloader()
-
-
-def _prepare(
-    pipeline: Pipeline, config: DictConfig, data: AudioDataModule, resume: Path | None
-) -> None:
-    """Set what is not learned by steps: normalisation of the training clips, earlier weights."""
-    log.info(
-        "%s on %s: %s parameters",
-        type(pipeline.model).__name__,
-        type(pipeline.features).__name__,
-        f"{sum(p.numel() for p in pipeline.parameters()):,}",
-    )
-    features: Any = pipeline.features
-    check_sizes(pipeline, data)
-    if resume is not None:
-        return  # The checkpoint holds both.
-    if "dataset" in getattr(features, "normalize", ()):
-        features.fit(pipeline.prepare(b.waveform, b.lengths) for b in data.train_dataloader())
-    if config.model.init_from is not None:
-        take_weights(pipeline, config.model.init_from)
-
-
 def _build_task(
     config: DictConfig, plain: dict[Any, Any], pipeline: Pipeline, data: AudioDataModule
 ) -> ClassificationTask:
@@ -208,38 +165,17 @@ def _build_task(
 def _build_trainer(
     config: DictConfig, data: AudioDataModule, run_dir: Path, checkpoints: Checkpoints
 ) -> L.Trainer:
-    bar = progress()
-    callbacks: list[Callback] = [bar, Drawings(), LearningRateMonitor("step"), checkpoints]
+    callbacks: list[Callback] = [Drawings(), checkpoints]
     patience = config.early_stopping_patience
     if patience is not None and checkpoints.keep_best:
         callbacks.append(EarlyStopping("val/loss", patience=patience))
     elif patience is not None:
         log.warning("early_stopping_patience=%s is ignored: the schedule is fixed", patience)
-    settings: dict[str, Any] = {
-        "callbacks": callbacks,
-        "logger": TensorBoardLogger(run_dir, name="tb", version="", default_hp_metric=False),
-        "default_root_dir": run_dir,
-        "enable_model_summary": False,
-        "enable_progress_bar": not isinstance(bar, EpochLines),
-        "accelerator": accelerator(config.trainer),
-        "precision": _precision(config.trainer),
-        # A logging interval longer than an epoch would log nothing.
-        "log_every_n_steps": min(config.trainer.log_every_n_steps, len(data.train_dataloader())),
-    }
-    if not data.splits.val:
-        settings["limit_val_batches"] = 0
-    trainer: L.Trainer = build(config.trainer, without=tuple(settings), **settings)
-    return trainer
-
-
-def _precision(trainer: DictConfig) -> Any:
-    """Mixed precision where it pays and is safe: on CUDA, in bfloat16 if the device has it."""
-    if trainer.precision != "auto":
-        return trainer.precision
-    if trainer.accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
-        return "32-true"
-    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if has_bfloat16 else "16-mixed"
+    # A logging interval longer than an epoch would log nothing.
+    interval = min(config.trainer.log_every_n_steps, len(data.train_dataloader()))
+    return build_trainer(
+        config, run_dir, callbacks, validates=bool(data.splits.val), log_every_n_steps=interval
+    )
 
 
 def _finish(
