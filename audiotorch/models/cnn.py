@@ -196,7 +196,8 @@ class TimmCNN(nn.Module):
             exportable=True,
             **options,
         )
-        self.embedding_size = int(self.backbone.head_hidden_size)
+        size: Any = self.backbone.head_hidden_size
+        self.embedding_size = int(size)
 
     def forward(self, image: Tensor, lengths: Tensor) -> Tensor:
         """Return logits; shapes as in the class docstring."""
