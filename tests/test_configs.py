@@ -10,8 +10,7 @@ from torch import nn
 
 from audiotorch.errors import ParameterError
 from audiotorch.models.classic import CLASSIFIERS, build_classifier
-from audiotorch.training.build import build, config_dir
-from audiotorch.training.checkpoint import build_pipeline
+from audiotorch.training.build import build, build_pipeline, config_dir
 from audiotorch.training.classic import ClassicTask
 from audiotorch.training.tasks import ClassificationTask
 
@@ -42,6 +41,7 @@ def test_groups_are_the_documented_ones():
         "sweep",
     }
     assert choices("experiment") == [
+        "anomaly_demo",
         "commands",
         "commands_classic",
         "demo",
@@ -49,7 +49,18 @@ def test_groups_are_the_documented_ones():
         "esc10_classic",
         "fsdd",
         "fsdd_classic",
+        "heart",
+        "machine",
     ]
+
+
+def task_of(config: DictConfig, experiment: str | None) -> str:
+    """The task that a model implies; a detector's experiment makes one of neighbours too."""
+    target = config.model._target_
+    if experiment in ("machine", "heart", "anomaly_demo") or "Autoencoder" in target:
+        return "AnomalyTask"
+    kinds = {"build_classifier": "ClassicTask", "build_detector": "AnomalyTask"}
+    return kinds.get(target.rpartition(".")[2], "ClassificationTask")
 
 
 @pytest.mark.parametrize("experiment", [None, *choices("experiment")])
@@ -62,8 +73,7 @@ def test_every_experiment_takes_every_model_and_features(experiment: str | None)
         config = composed(*preset, f"model={model}", f"features={name}")
         OmegaConf.resolve(config)
         assert config.model == model_alone(model)
-        classic = config.model._target_.endswith("build_classifier")
-        task = "ClassicTask" if classic else "ClassificationTask"
+        task = task_of(config, experiment)
         assert config.task._target_.endswith(f".{task}")
         assert config.data.sample_rate == config.features.sample_rate
 

@@ -93,6 +93,8 @@ def build_classifier(
     kind, defaults = CLASSIFIERS[name]
     known = check_settings(name, kind, settings)
     seeded = {"random_state": seed} if "random_state" in known else {}
+    if settings.get("n_neighbors", 0) is None:  # as model=knn has it, a classifier or a detector
+        del settings["n_neighbors"]
     classifier = kind(**{**defaults, **seeded, **settings})
     if name == "svm" or calibration is not None:
         method = calibration or "sigmoid"

@@ -108,6 +108,8 @@ def build_detector(
     if name not in DETECTORS:
         raise ParameterError(f"detector={name!r}: must be one of {', '.join(DETECTORS)}")
     kind, defaults = DETECTORS[name]
+    if settings.get("n_neighbors", 0) is None:  # as model=knn has it, a classifier or a detector
+        del settings["n_neighbors"]
     settings = {**defaults, **settings}
     known = check_settings(name, kind, settings)
     if name == "gaussian":

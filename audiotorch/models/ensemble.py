@@ -1,6 +1,7 @@
 """Several networks of one kind that answer together."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +56,8 @@ class Ensemble(nn.Module):
             member(n_classes=n_classes, input_shape=input_shape) for _ in range(n_members)
         )
         # Members of a kind that has no `embed` leave the ensemble without.
-        size = getattr(self.members[0], "embedding_size", 0)
-        self.embedding_size = n_members * size
+        size: Any = getattr(self.members[0], "embedding_size", 0)
+        self.embedding_size = n_members * int(size)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return log-probabilities; shapes as in the class docstring."""
@@ -71,4 +72,9 @@ class Ensemble(nn.Module):
 
         Each learned axes of its own, whose mean would mean nothing.
         """
+<<<<<<< HEAD
         return torch.cat([member.embed(x, lengths) for member in self.members], dim=1)  # type: ignore[operator]
+=======
+        found = [member.embed(x, lengths) for member in self.members]  # type: ignore[operator]
+        return torch.cat(found, dim=1)
+>>>>>>> w-machines

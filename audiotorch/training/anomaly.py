@@ -33,6 +33,7 @@ from audiotorch.models.detectors import (
     normal_statistics,
 )
 from audiotorch.models.fusion import CrossFit, cross_fit
+from audiotorch.models.tensorize import steady
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.anomaly_drawings import draw_detector
 from audiotorch.training.autoencoding import train_autoencoder
@@ -204,7 +205,9 @@ def _fit(
     _place(pipeline, config)
     clips = compute_windows(pipeline, data.train_set)
     pipeline.cpu()
-    normals = np.concatenate(clips)
+    # What the rounding of features decides, no detector is to be fitted on.
+    normals = steady(np.concatenate(clips))
+    clips = np.split(normals, np.cumsum([len(windows) for windows in clips])[:-1])
     log.info("fitting %s on %d windows, %d numbers each", config.model.name, *normals.shape)
     groups = [clip.group for clip in data.train_set.clips]
     detectors = _detectors(config, pipeline)
