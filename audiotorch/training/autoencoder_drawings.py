@@ -46,9 +46,11 @@ class AutoencoderDrawings(Callback):
         network = task.network
         was_training = network.training
         network.eval()
-        scores = {}
-        for name, images in self._groups().items():
-            scores[name] = self._scores(network, images, task.device)
+        groups = self._groups()
+        scores = {n: self._scores(network, images, task.device) for n, images in groups.items()}
+        if not all(np.isfinite(row).any() for row in scores.values()):
+            return  # The task stops a training that has diverged.
+        for name, images in groups.items():
             writer.add_histogram(f"scores/{name.replace(' ', '_')}", scores[name], step)
             if name == "training":
                 continue
@@ -93,7 +95,7 @@ class AutoencoderDrawings(Callback):
         if in_db:
             shown = [part * features.std + features.mean for part in shown]
         error = network.error_map(x, counts)[0]
-        seconds = image.shape[-1] * features.mel.hop_length / features.sample_rate
+        seconds = image.shape[-1] * features.mel.source.hop_length / features.sample_rate
         return draw_prediction(
             shown[0].cpu().numpy(),
             shown[1].cpu().numpy(),
