@@ -1,63 +1,44 @@
 """The Pipeline: everything between a waveform and an answer, as one module."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from audiotorch.answers import Prediction, predict
-from audiotorch.audio import Resample, Source
+from audiotorch.audio import Source
+from audiotorch.audio.chain import Chain, check_rates
+from audiotorch.audio.frames import cut_windows
 from audiotorch.errors import ParameterError
 from audiotorch.features.functional import mask_samples
 
 __all__ = ["Pipeline", "Prediction", "predict"]
 
 _TASKS = ("classification", "multilabel", "anomaly")
+_AGGREGATES = ("mean", "max", "top_k")
 
 
-class _Chain(nn.Module):
-    """Preprocessing steps one after another, each `(waveform, lengths) -> (waveform, lengths)`."""
-
-    def __init__(self, steps: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.steps = nn.ModuleList(steps)
-
-    def forward(self, waveform: Tensor, lengths: Tensor) -> Tuple[Tensor, Tensor]:
-        for step in self.steps:
-            out = step(waveform, lengths)
-            waveform = out[0]
-            kept = out[1]
-            assert kept is not None
-            lengths = kept
-        return waveform, lengths
-
-
-def _check_rates(sample_rate: int, steps: Sequence[nn.Module], wanted: int) -> None:
-    """Follow the sample rate through the preprocessing."""
-    rate = sample_rate
-    for step in steps:
-        if isinstance(step, Resample):
-            if step.orig_freq != rate:
-                raise ParameterError(
-                    f"preprocess: Resample({step.orig_freq}, {step.new_freq}) gets {rate} Hz; "
-                    f"build it as Resample({rate}, {step.new_freq})"
-                )
-            rate = step.new_freq
-        elif getattr(step, "sample_rate", rate) != rate:
-            name = type(step).__name__
-            raise ParameterError(
-                f"preprocess: {name}(sample_rate={step.sample_rate}) gets {rate} Hz; "
-                f"build it with sample_rate={rate}"
-            )
-    if rate != wanted:
-        raise ParameterError(
-            f"sample_rate={sample_rate}: the features expect {wanted} Hz and get {rate}; build "
-            "both with one rate, or put a Resample into preprocess"
-        )
+def _check_windows(
+    task: str, window: float | None, hop: float | None, aggregate: str, top_k: int
+) -> None:
+    if window is None and hop is not None:
+        raise ParameterError(f"hop={hop}: leads from window to window; give window too")
+    if window is not None:
+        if task != "anomaly":
+            raise ParameterError(f"window={window}: is for detectors; task={task!r} has none")
+        if not 0.001 <= window < 3600:
+            raise ParameterError(f"window={window}: must be from 0.001 s to an hour")
+        if hop is not None and not 0.001 <= hop <= window:
+            raise ParameterError(f"hop={hop}: must be from 0.001 s to window={window}, for no gaps")
+    if aggregate not in _AGGREGATES:
+        raise ParameterError(f"aggregate={aggregate!r}: must be one of {_AGGREGATES}")
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise ParameterError(f"top_k={top_k!r}: must be a whole number of at least 1")
 
 
-def _full_lengths(waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
+def _full_lengths(waveform: Tensor, lengths: Tensor | None) -> Tensor:
     """Check the shapes, and return each clip's samples, no more than there are."""
     if waveform.dim() != 2:
         raise ParameterError(
@@ -72,6 +53,18 @@ def _full_lengths(waveform: Tensor, lengths: Optional[Tensor]) -> Tensor:
     if lengths.dtype != torch.int64:
         raise ParameterError("lengths: must be int64 samples; use lengths.long()")
     return lengths.clamp(max=n_samples)
+
+
+def _aggregate(scores: Tensor, valid: Tensor, how: str, top_k: int) -> Tensor:
+    """One score a clip from those of its windows; a NaN in one of them stays."""
+    if how == "max":
+        return scores.masked_fill(~valid, -math.inf).amax(dim=1)
+    counted = valid
+    if how == "top_k":
+        scores = scores.masked_fill(~valid, -math.inf).sort(dim=1, descending=True)[0]
+        rank = torch.arange(scores.shape[1], device=scores.device)
+        counted = (rank < top_k) & (rank < valid.sum(dim=1, keepdim=True))
+    return torch.where(counted, scores, 0.0).sum(dim=1) / counted.sum(dim=1).to(scores.dtype)
 
 
 class Pipeline(nn.Module):
@@ -91,6 +84,11 @@ class Pipeline(nn.Module):
         min_duration: seconds; shorter clips count as padded with zeros to it. 0 refuses, in
             `predict`, those too short for the features.
         task: `"classification"`, `"multilabel"` or `"anomaly"`.
+        window: of a detector, seconds that are scored at a time; `None` = the clip as a whole.
+        hop: seconds from window to window, at most `window`, which is the default.
+        aggregate: a clip's score of its windows' scores: `"mean"`, `"max"`, or `"top_k"`, the mean
+            of the highest ones.
+        top_k: how many these are; all where a clip has fewer.
 
     Shape:
         - Input: `(batch, time)` and lengths `(batch,)` int64 in samples, `None` = all full
@@ -99,7 +97,8 @@ class Pipeline(nn.Module):
 
     Raises:
         ParameterError: an unknown task, a negative duration, repeated labels, a rate that the
-            features do not expect; in `forward`, wrong shapes or integer samples.
+            features do not expect, windows of a classifier; in `forward`, wrong shapes or integer
+            samples.
 
     Example:
         >>> from audiotorch.features import SpectrogramImage
@@ -127,18 +126,23 @@ class Pipeline(nn.Module):
         preprocess: nn.Module | Sequence[nn.Module] | None = None,
         min_duration: float = 0.5,
         task: str = "classification",
+        window: float | None = None,
+        hop: float | None = None,
+        aggregate: str = "mean",
+        top_k: int = 3,
     ) -> None:
         super().__init__()
         if task not in _TASKS:
             raise ParameterError(f"task={task!r}: must be one of {_TASKS}")
+        _check_windows(task, window, hop, aggregate, top_k)
         if min_duration is None or not 0 <= min_duration < 3600:
             raise ParameterError(f"min_duration={min_duration}: must be at least 0, below an hour")
         if len(set(labels)) < len(labels):
             raise ParameterError(f"labels={list(labels)}: each name must stand once")
         front_end: Any = features
         steps = [preprocess] if isinstance(preprocess, nn.Module) else list(preprocess or ())
-        _check_rates(sample_rate, steps, front_end.sample_rate)
-        self.preprocess = _Chain(steps)
+        check_rates(sample_rate, steps, front_end.sample_rate)
+        self.preprocess = Chain(steps)
         self.features = features
         self.model = model
         self.labels = [str(label) for label in labels]
@@ -146,6 +150,10 @@ class Pipeline(nn.Module):
         self.min_duration = float(min_duration)
         self.min_samples = round(min_duration * front_end.sample_rate)
         self.task = task
+        self.window = 0.0 if window is None else float(window)  # 0: none
+        self.hop = self.window if hop is None else float(hop)
+        self.aggregate = aggregate
+        self.top_k = int(top_k)
         self.threshold_names = []
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("thresholds", torch.zeros(0))
@@ -153,9 +161,10 @@ class Pipeline(nn.Module):
 
     def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return probabilities or scores; shapes and errors as in the class docstring."""
-        logits = self.logits(waveform, lengths)
         if self.task == "anomaly":
-            return logits
+            scores, _, valid = self.window_scores(waveform, lengths)
+            return self.combine(scores, valid)
+        logits = self.logits(waveform, lengths)
         if len(self.labels) not in [0, logits.shape[-1]]:
             raise ParameterError(f"labels: {len(self.labels)} for {logits.shape[-1]} model outputs")
         if self.task == "multilabel":
@@ -171,7 +180,7 @@ class Pipeline(nn.Module):
             lengths: `(batch,)` samples; `None` = all full.
 
         Shape:
-            - Output: `(batch, n_classes)`, or `(batch,)` for anomaly
+            - Output: `(batch, n_classes)`, or `(batch,)` for anomaly, the whole clip as one window
         """
         x, counts = self.front(waveform, lengths)
         return self.model(x, counts)
@@ -250,6 +259,64 @@ class Pipeline(nn.Module):
         return answers.masked_fill(outside, 0.0), starts.to(torch.float64) / self.sample_rate, valid
 
     @torch.jit.export
+    def windows(
+        self, waveform: Tensor, lengths: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cut clips into the windows that a detector scores.
+
+        Windows start at multiples of the hop; the last one is moved back to end with the clip, so
+        that none is shorter. A clip shorter than a window is one window.
+
+        Args:
+            waveform: `(batch, time)` at `sample_rate`.
+            lengths: `(batch,)` samples; `None` = all full.
+
+        Shape:
+            - Output: windows `(batch, n, samples)`, their lengths `(batch, n)`, start seconds
+              `(batch, n)`, and valid `(batch, n)`: windows that the clip has
+        """
+        lengths = _full_lengths(waveform, lengths)
+        if self.window == 0.0:
+            starts = torch.zeros_like(lengths, dtype=torch.float64).unsqueeze(1)
+            return waveform.unsqueeze(1), lengths.unsqueeze(1), starts, starts == 0
+        # TorchScript's round gives a float.
+        window = int(round(self.window * self.sample_rate))  # noqa: RUF046
+        hop = int(round(self.hop * self.sample_rate))  # noqa: RUF046
+        cut, inside, starts, valid = cut_windows(waveform, lengths, window, hop)
+        return cut, inside, starts.to(torch.float64) / self.sample_rate, valid
+
+    @torch.jit.export
+    def window_scores(
+        self, waveform: Tensor, lengths: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        """Return a detector's score of each window that the clip's score is made of.
+
+        Args:
+            waveform: `(batch, time)` at `sample_rate`.
+            lengths: `(batch,)` samples; `None` = all full.
+
+        Shape:
+            - Output: scores `(batch, n)`, start seconds `(batch, n)`, valid `(batch, n)`; see
+              `windows`
+        """
+        cut, inside, starts, valid = self.windows(waveform, lengths)
+        scores = self.logits(cut.flatten(0, 1), inside.flatten())
+        return scores.reshape(valid.shape), starts, valid
+
+    @torch.jit.export
+    def combine(self, scores: Tensor, valid: Tensor) -> Tensor:
+        """Return clips' scores of those of their windows, by `aggregate`.
+
+        Args:
+            scores: `(batch, n)`.
+            valid: `(batch, n)`: windows that the clip has, one at least.
+
+        Shape:
+            - Output: `(batch,)`
+        """
+        return _aggregate(scores, valid, self.aggregate, self.top_k)
+
+    @torch.jit.export
     def p_value(self, score: Tensor) -> Tensor:
         """Return the share of normal clips that score at least as high, with the usual plus one.
 
@@ -267,6 +334,29 @@ class Pipeline(nn.Module):
         score = score.to(self.calibration.dtype).contiguous()
         share = (1.0 + (n - torch.searchsorted(self.calibration, score))) / (n + 1.0)
         return torch.where(score.isnan(), score, share)
+
+    @torch.jit.unused
+    def calibrate(self, scores: Tensor, thresholds: Mapping[str, float]) -> None:
+        """Keep a detector's thresholds, and the scores of normal clips for its p-values.
+
+        Args:
+            scores: of clips that the model was not fitted on, `(n,)`.
+            thresholds: by name, the lowest first; a clip above the last one is an anomaly.
+
+        Raises:
+            ParameterError: a classifier, scores that are no finite vector, or thresholds that fall.
+        """
+        values = list(thresholds.values())
+        if self.task != "anomaly" or values != sorted(values):
+            raise ParameterError(
+                f"thresholds={dict(thresholds)}, task={self.task!r}: must rise, and are for "
+                "detectors"
+            )
+        if scores.dim() != 1 or not bool(scores.isfinite().all()):
+            raise ParameterError("scores: must be a vector of finite numbers")
+        self.calibration = scores.detach().to(self.temperature).sort()[0]
+        self.thresholds = torch.tensor(values).to(self.temperature)
+        self.threshold_names = [str(name) for name in thresholds]
 
     @torch.jit.unused
     def abstain_below(self, confidence: float) -> None:

@@ -726,3 +726,83 @@ def test_real_clips_alone_in_a_batch_and_padded_agree(recordings, front, model):
         close(pipeline(nn.functional.pad(batch, (0, 3 * RATE)), lengths), together)
         for i, clip in enumerate(samples):
             close(pipeline(clip[None])[0], together[i])
+
+
+def brute_force_windows(n_samples: int, window: int, hop: int) -> list[int]:
+    """Starts of the windows: multiples of the hop, the last one moved back to the clip's end."""
+    starts = [0]
+    while starts[-1] + window < n_samples:
+        starts.append(min(starts[-1] + hop, n_samples - window))
+    return starts
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "max", "top_k"])
+def test_a_detectors_clip_score_is_the_aggregate_of_its_windows(aggregate):
+    options = {"window": 0.7, "hop": 0.3, "aggregate": aggregate, "min_duration": 0.1}
+    pipeline = detector(**options)
+    lengths = [20000, 16000, 5601, 5600, 5599, 900, 1]
+    waveform = torch.randn(len(lengths), 20000, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        scores = pipeline(waveform, torch.tensor(lengths))
+        for row, n_samples, score in zip(waveform, lengths, scores, strict=True):
+            starts = brute_force_windows(n_samples, 5600, 2400)
+            parts = [row[start : min(start + 5600, n_samples)] for start in starts]
+            values = torch.stack([pipeline.logits(part[None])[0] for part in parts])
+            highest = values.sort(descending=True)[0][:3].mean()
+            expected = {"mean": values.mean(), "max": values.max(), "top_k": highest}
+            torch.testing.assert_close(score, expected[aggregate], rtol=1e-6, atol=1e-6)
+            found, seconds, valid = pipeline.window_scores(row[None, :n_samples])
+            assert valid.all()
+            torch.testing.assert_close(found[0], values, rtol=1e-6, atol=1e-6)
+            assert seconds[0].tolist() == [start / RATE for start in starts]
+    again = scripted(pipeline)(waveform, torch.tensor(lengths))
+    torch.testing.assert_close(again, scores, rtol=1e-6, atol=1e-6)
+    run_on_fake_cuda(pipeline, waveform, torch.tensor(lengths))
+
+
+def test_a_window_that_is_not_a_number_stays_in_its_clip():
+    pipeline = detector(window=0.5, hop=0.5)
+    waveform = torch.randn(2, 12000)
+    clean = pipeline(waveform)
+    waveform[0, 100] = math.nan
+    answer = pipeline(waveform)
+    assert answer[0].isnan()
+    assert answer[1] == clean[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hop": 1.0}, "hop=1.0.*window"),
+        ({"window": 0.0}, "window=0.0"),
+        ({"window": 1.0, "hop": 1.5}, "no gaps"),
+        ({"aggregate": "median"}, "aggregate='median'"),
+        ({"top_k": 0}, "top_k=0"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ParameterError, match=message):
+        detector(**options)
+
+
+def test_a_classifier_has_no_windows():
+    with pytest.raises(ParameterError, match="detectors"):
+        Pipeline(FRONTS["image"](), Score(), sample_rate=RATE, window=1.0)
+
+
+def test_calibration_keeps_thresholds_and_sorted_scores():
+    pipeline = detector()
+    pipeline.calibrate(torch.tensor([3.0, 1.0, 2.0]), {"warning": 2.0, "alarm": 3.0})
+    assert pipeline.calibration.tolist() == [1.0, 2.0, 3.0]
+    assert dict(zip(pipeline.threshold_names, pipeline.thresholds.tolist(), strict=True)) == {
+        "warning": 2.0,
+        "alarm": 3.0,
+    }
+    assert pipeline.p_value(torch.tensor([3.5, 3.0, 0.0])).tolist() == [0.25, 0.5, 1.0]
+    for scores, thresholds in (
+        (torch.tensor([1.0]), {"a": 2.0, "b": 1.0}),
+        (torch.tensor([math.nan]), {"a": 2.0}),
+        (torch.zeros(2, 2), {"a": 2.0}),
+    ):
+        with pytest.raises(ParameterError):
+            pipeline.calibrate(scores, thresholds)

@@ -1,7 +1,7 @@
 """Clips of different lengths in one tensor, and the frames they are cut into."""
 
 import math
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from audiotorch.errors import ParameterError
 
 __all__ = [
     "check_clips",
+    "cut_windows",
     "frame_sums",
     "full_lengths",
     "is_plain_cpu",
@@ -161,3 +162,36 @@ def is_plain_cpu(x: Tensor) -> bool:
         and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()
     )
+
+
+def cut_windows(
+    waveform: Tensor, lengths: Tensor, window: int, hop: int
+) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cut clips into windows, none of which is shorter than the others.
+
+    Windows start at multiples of the hop; the last one is moved back to end with the clip. A clip
+    shorter than a window is one window.
+
+    Args:
+        waveform: `(batch, time)`.
+        lengths: samples of each clip, `(batch,)`.
+        window: samples.
+        hop: samples from start to start, at most `window`.
+
+    Shape:
+        - Output: windows `(batch, n, window)`, and `(batch, n)` each: their lengths, the samples
+          where they start, and valid: whether the clip has that window
+    """
+    n_samples = waveform.shape[1]
+    n = max(1, 1 - (window - n_samples) // hop)
+    if not torch.jit.is_scripting():
+        if torch.compiler.is_exporting():
+            n = n + 1  # a size of 1 is a case of its own to it; this window is never valid
+    grid = torch.arange(n, device=waveform.device) * hop
+    last = (lengths - window).clamp(min=0).unsqueeze(1)
+    starts = torch.minimum(grid, last)
+    padded = torch.nn.functional.pad(waveform, [0, max(0, window - n_samples)])
+    index = starts.unsqueeze(2) + torch.arange(window, device=waveform.device)
+    cut = padded.unsqueeze(1).expand(-1, n, -1).gather(2, index)
+    inside = lengths.clamp(max=window).unsqueeze(1).expand(-1, n)
+    return cut, inside, starts, grid < last + hop
