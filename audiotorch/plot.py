@@ -31,6 +31,7 @@ __all__ = [
     "prediction_strip",
     "reliability_diagram",
     "save_figure",
+    "score_histogram",
     "spectrogram",
 ]
 
@@ -200,6 +201,30 @@ def detection(explanation: "Explanation", title: str = "") -> "Figure":
     if explanation.p_value is not None:
         verdict += f", p = {explanation.p_value:.2g}"
     figure.suptitle(f"{name}: {verdict}\n{_plain(explanation.reason)}", fontsize=10)
+    return figure
+
+
+def score_histogram(
+    scores: Mapping[str, np.ndarray], thresholds: Mapping[str, float] | None = None
+) -> "Figure":
+    """Draw how a detector scores several parts of the data, and where its thresholds lie.
+
+    Args:
+        scores: by name of the part, `(n,)` each.
+        thresholds: by name.
+    """
+    figure = new_figure(7.0, 3.5)
+    axes = figure.add_subplot()
+    edges = np.histogram_bin_edges(np.concatenate(list(scores.values())), bins=40)
+    for name, values in scores.items():
+        weights = np.full(len(values), 1 / max(len(values), 1))
+        label = f"{_short(name)} ({len(values)})"
+        axes.hist(values, edges, weights=weights, alpha=0.45, label=label)
+    for place, (name, value) in enumerate((thresholds or {}).items()):
+        style = ("--", ":", "-.")[place % 3]
+        axes.axvline(value, color="black", linestyle=style, linewidth=1, label=_short(name))
+    axes.set(xlabel="score, higher = more anomalous", ylabel="share of the clips")
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -62,6 +62,7 @@ def vector_detector(**options) -> Pipeline:
     features = SummaryVector(RATE)
     normal = features(0.1 * torch.randn(30, RATE, generator=torch.Generator().manual_seed(1)))
     model = Distance(normal.mean(dim=0), normal.std(dim=0).clamp(min=1e-3))
+    options = {"min_duration": 0.6, **options}
     return Pipeline(features, model, sample_rate=RATE, task="anomaly", **options).eval()
 
 

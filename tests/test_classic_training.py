@@ -24,8 +24,8 @@ from audiotorch.models.storage import load_classifier, read_notes, save_classifi
 from audiotorch.models.tensorize import steady
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
-from audiotorch.training.build import config_dir
-from audiotorch.training.checkpoint import build_pipeline, load_checkpoint_pipeline
+from audiotorch.training.build import build_pipeline, config_dir
+from audiotorch.training.checkpoint import load_checkpoint_pipeline
 from audiotorch.training.train import main, train
 from audiotorch.training.vectors import compute_vectors
 

@@ -18,7 +18,7 @@ from audiotorch.export import export, read_metadata
 from audiotorch.features import SpectrogramImage
 from audiotorch.models import CNN
 from audiotorch.pipeline import Pipeline
-from audiotorch.training.checkpoint import build_pipeline
+from audiotorch.training.build import build_pipeline
 
 RATE = 8000
 LABELS = ["dog", "rain", "clock", "sea"]

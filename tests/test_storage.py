@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.models.classic import CLASSIFIERS, build_classifier, fit_classifier
-from audiotorch.models.storage import TRUSTED, load_classifier, read_notes, save_classifier
+from audiotorch.models.storage import TRUSTED, load_fitted, read_notes, save_fitted
 
 SMALL = {"n_estimators": 5}
 QUICK = {"random_forest": SMALL, "extra_trees": SMALL, "gradient_boost": SMALL}
@@ -46,8 +46,8 @@ def test_comes_back_as_it_was(name, n_classes, calibration, tmp_path):
     classifier, x = fitted(name, n_classes, calibration=calibration)
     path = tmp_path / "classifier.skops"
     notes = {"labels": ["a", "naïve\x1b"], "names": ["mfcc_mean_0"]}
-    save_classifier(classifier, path, notes)
-    loaded = load_classifier(path)
+    save_fitted(classifier, path, notes)
+    loaded = load_fitted(path)
     np.testing.assert_array_equal(loaded.predict_proba(x), classifier.predict_proba(x))
     found = read_notes(path)
     assert {key: found[key] for key in notes} == notes
@@ -61,7 +61,7 @@ def test_a_plain_skops_file_loads_without_notes(tmp_path):
     classifier, x = fitted("logistic")
     skops.io.dump(classifier, tmp_path / "plain.skops")
     np.testing.assert_array_equal(
-        load_classifier(tmp_path / "plain.skops").predict(x), classifier.predict(x)
+        load_fitted(tmp_path / "plain.skops").predict(x), classifier.predict(x)
     )
     assert read_notes(tmp_path / "plain.skops") == {}
 
@@ -77,14 +77,14 @@ def test_what_would_not_load_is_not_written(tmp_path):
         make_pipeline(FunctionTransformer(np.tanh), build_classifier("knn")).fit(x, y),
     ):
         with pytest.raises(ParameterError, match=r"a\.skops: cannot be stored"):
-            save_classifier(wrong, path)
+            save_fitted(wrong, path)
     tree = build_classifier("knn", algorithm="kd_tree").fit(x, y)
     with pytest.raises(ParameterError, match="algorithm='brute'"):
-        save_classifier(tree, path)
+        save_fitted(tree, path)
     with pytest.raises(ParameterError, match=r"not JSON compliant|Out of range"):
-        save_classifier(build_classifier("knn").fit(x, y), path, {"acc": float("nan")})
+        save_fitted(build_classifier("knn").fit(x, y), path, {"acc": float("nan")})
     with pytest.raises(FileNotFoundError):
-        save_classifier(build_classifier("knn").fit(x, y), tmp_path / "missing" / "a.skops")
+        save_fitted(build_classifier("knn").fit(x, y), tmp_path / "missing" / "a.skops")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.skops"]
 
@@ -119,14 +119,14 @@ def test_no_code_of_a_file_runs(tmp_path):
         ("trap.skops", skops.io.dumps(Trap(mark))),
     ):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(DecodeError, match=r"never loaded|holds types that no classifier"):
-            load_classifier(tmp_path / name)
+        with pytest.raises(DecodeError, match=r"never loaded|holds types that no estimator"):
+            load_fitted(tmp_path / name)
     # Inside an otherwise good classifier, and as an array of objects.
     classifier, _ = fitted("logistic")
     classifier[-1].trap_ = Trap(mark)
     skops.io.dump(classifier, tmp_path / "inside.skops")
     with pytest.raises(DecodeError, match=r"test_storage\.Trap"):
-        load_classifier(tmp_path / "inside.skops")
+        load_fitted(tmp_path / "inside.skops")
     classifier[-1].trap_ = np.zeros(3)
     path = tmp_path / "array.skops"
     skops.io.dump(classifier, path)
@@ -135,7 +135,7 @@ def test_no_code_of_a_file_runs(tmp_path):
     with zipfile.ZipFile(path) as archive:
         arrays = [name for name in archive.namelist() if name.endswith(".npy")]
     with pytest.raises(DecodeError, match="allow_pickle=False"):
-        load_classifier(rewrite(path, dict.fromkeys(arrays, buffer.getvalue())))
+        load_fitted(rewrite(path, dict.fromkeys(arrays, buffer.getvalue())))
     assert not mark.exists()
     skops.io.loads(skops.io.dumps(Trap(mark)), trusted=["test_storage.Trap"])
     assert mark.exists(), "the trap works where it is trusted"
@@ -143,24 +143,24 @@ def test_no_code_of_a_file_runs(tmp_path):
 
 def test_other_files_are_named(tmp_path):
     with pytest.raises(DecodeError, match=r"gone\.skops' does not exist"):
-        load_classifier(tmp_path / "gone.skops")
+        load_fitted(tmp_path / "gone.skops")
     with pytest.raises(DecodeError, match="is damaged, or not a skops file"):
-        load_classifier(tmp_path)
+        load_fitted(tmp_path)
     (tmp_path / "empty.skops").touch()
     with zipfile.ZipFile(tmp_path / "zip.skops", "w") as archive:
         archive.writestr("a.txt", "a")
     for name in ("empty.skops", "zip.skops"):
         with pytest.raises(DecodeError, match="is damaged, or not a skops file"):
-            load_classifier(tmp_path / name)
+            load_fitted(tmp_path / name)
     skops.io.dump([1, 2], tmp_path / "list.skops")
-    with pytest.raises(DecodeError, match="a list is no fitted classifier"):
-        load_classifier(tmp_path / "list.skops")
+    with pytest.raises(DecodeError, match="a int is no fitted classifier or detector"):
+        load_fitted(tmp_path / "list.skops")
 
 
 def test_every_damage_is_a_decode_error(tmp_path):
     classifier, x = fitted("svm")
     path = tmp_path / "a.skops"
-    save_classifier(classifier, path)
+    save_fitted(classifier, path)
     whole = path.read_bytes()
     generator = np.random.default_rng(0)
     refused = 0
@@ -173,7 +173,7 @@ def test_every_damage_is_a_decode_error(tmp_path):
         path.write_bytes(data)
         try:
             np.testing.assert_array_equal(
-                load_classifier(path).predict_proba(x), classifier.predict_proba(x)
+                load_fitted(path).predict_proba(x), classifier.predict_proba(x)
             )
         except DecodeError:
             refused += 1
@@ -182,20 +182,20 @@ def test_every_damage_is_a_decode_error(tmp_path):
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
     path = tmp_path / "bomb.skops"
-    save_classifier(fitted("logistic")[0], path)
+    save_fitted(fitted("logistic")[0], path)
     rewrite(path, {"zeros.npy": bytes(64 << 20)})
     assert path.stat().st_size < 1 << 20
     with pytest.raises(DecodeError, match="would unpack to 64 MiB"):
-        load_classifier(path)
+        load_fitted(path)
     deep = b'{"protocol": 2, "content": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(DecodeError, match="does not load"):
-        load_classifier(rewrite(path, {"schema.json": deep, "zeros.npy": b""}))
+        load_fitted(rewrite(path, {"schema.json": deep, "zeros.npy": b""}))
 
 
 def test_another_scikit_learn(tmp_path, caplog):
     path = tmp_path / "a.skops"
     classifier, x = fitted("logistic")
-    save_classifier(classifier, path)
+    save_fitted(classifier, path)
     with zipfile.ZipFile(path) as archive:
         schema = archive.read("schema.json").decode()
     present = read_notes(path)["versions"]["scikit-learn"]
@@ -203,12 +203,12 @@ def test_another_scikit_learn(tmp_path, caplog):
     older = schema.replace(present, "0.99.0").encode()
     rewrite(path, {"schema.json": older, "audiotorch.json": notes})
     with caplog.at_level(logging.WARNING):
-        np.testing.assert_array_equal(load_classifier(path).predict(x), classifier.predict(x))
+        np.testing.assert_array_equal(load_fitted(path).predict(x), classifier.predict(x))
     assert len(caplog.records) == 1
     assert "written with scikit-learn 0.99.0, here is" in caplog.text
     strange = older.replace(b'"coef_"', b'"weights_"')
     with pytest.raises(DecodeError, match=r"does not load \(.*written with scikit-learn 0\.99\.0"):
-        load_classifier(rewrite(path, {"schema.json": strange}))
+        load_fitted(rewrite(path, {"schema.json": strange}))
 
 
 @pytest.mark.parametrize("name", ["random_forest", "gradient_boost", "hist_gradient_boost"])
@@ -231,7 +231,7 @@ def test_trees_that_lead_astray_are_refused(name, field, tmp_path):
         tree.__setstate__(state)
         skops.io.dump(classifier, path)
     with pytest.raises(DecodeError, match=r"a tree (whose nodes lead out|that asks for features)"):
-        load_classifier(path)
+        load_fitted(path)
 
 
 def test_support_vectors_that_do_not_fit_are_refused(tmp_path):
@@ -240,4 +240,4 @@ def test_support_vectors_that_do_not_fit_are_refused(tmp_path):
     svm._n_support = svm._n_support + 1000
     skops.io.dump(classifier, tmp_path / "a.skops")
     with pytest.raises(DecodeError, match="support vectors whose sizes do not fit"):
-        load_classifier(tmp_path / "a.skops")
+        load_fitted(tmp_path / "a.skops")

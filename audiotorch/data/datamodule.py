@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from audiotorch.data.dataset import AudioDataset, Batch, EpochSampler, WaveformStore, collate
 from audiotorch.data.manifest import (
+    NORMAL,
     Clip,
     check_clips,
     from_folder,
@@ -19,6 +20,7 @@ from audiotorch.data.manifest import (
     from_table,
     sort_labels,
 )
+from audiotorch.data.normals import ANOMALY, split_normals
 from audiotorch.data.splits import MIN_GROUPS, Splits, group_count, split_clips
 from audiotorch.errors import ParameterError, printable
 
@@ -62,6 +64,8 @@ class AudioDataModule(LightningDataModule):
             at each access.
         seed: what splits, order and crops are keyed by.
         augment: augmentation for the task to apply to training batches; kept as it is.
+        machine_column: the table's column of machines, each of which a detector is judged by.
+        normal: labels that a detector takes for normal; None takes `normal`, or the only one.
 
     Raises:
         ParameterError: in the constructor, a setting out of range; in `setup`, what the readers and
@@ -99,6 +103,8 @@ class AudioDataModule(LightningDataModule):
         cache_gb: float = 2.0,
         seed: int = 42,
         augment: nn.Module | None = None,
+        machine_column: str | None = None,
+        normal: str | Iterable[str] | None = None,
     ) -> None:
         super().__init__()
         self.root = root
@@ -120,31 +126,51 @@ class AudioDataModule(LightningDataModule):
         self.cache_gb = cache_gb
         self.seed = seed
         self.augment = augment
+        self.machine_column = machine_column
+        self.normal = normal
+        self.held_back: Callable[[int], int] | None = None
         self._store: WaveformStore | None = None
         self._check_settings()
 
+    def for_detection(self, held_back: Callable[[int], int]) -> None:
+        """Part the clips for a detector, see `split_normals`; call it before `setup`.
+
+        Args:
+            held_back: how many of so many normal recordings the threshold needs.
+        """
+        self.held_back = held_back
+
     def read_clips(self) -> list[Clip]:
         """List the clips that root, manifest and pattern name."""
+        detection = self.held_back is not None
         if self.manifest is not None:
             if self.pattern is not None or self.regex is not None:
                 raise ParameterError(
                     f"pattern={self.pattern!r}, regex={self.regex!r}: must be left out where "
                     "data.manifest lists the files"
                 )
-            return from_table(self.manifest, *self.columns, root=self.root)
+            return from_table(
+                self.manifest,
+                *self.columns,
+                root=self.root,
+                machine_column=self.machine_column,
+                detection=detection,
+            )
         if self.root is None:
             raise ParameterError(
                 "root=None: name the recordings: data.root=FOLDER (one folder per class), or "
                 "data.manifest=TABLE"
             )
         if self.regex is not None:
-            return from_glob(self.root, self.pattern or "**/*", regex=self.regex)
+            return from_glob(
+                self.root, self.pattern or "**/*", regex=self.regex, detection=detection
+            )
         if self.pattern is not None:
             raise ParameterError(
                 f"pattern={self.pattern!r}: needs data.regex with (?P<label>...) to take the class "
                 "from the path"
             )
-        return from_folder(self.root)
+        return from_folder(self.root, detection)
 
     def setup(self, stage: str | None = None) -> None:
         """Read, decode and split the recordings; further calls do nothing.
@@ -158,15 +184,10 @@ class AudioDataModule(LightningDataModule):
         store = WaveformStore(self.sample_rate, self.cache_gb)
         self.failures = store.read([clip.path for clip in clips], self.min_duration)
         clips = self._without_failures(clips)
-        self.splits = split_clips(
-            clips,
-            test_group=self.test_group,
-            validation=self.validation,
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            seed=self.seed,
-        )
+        self.splits = self._split(clips)
         self.labels = sort_labels(clip.label for clip in clips)
+        if self.held_back is not None:
+            self.labels = [NORMAL, ANOMALY]
         self._store = store
         self.train_set = self._dataset(self.splits.train, self.max_duration)
         self.val_set = self._dataset(self.splits.val)
@@ -175,7 +196,28 @@ class AudioDataModule(LightningDataModule):
         groups = group_count(self.splits.train + self.splits.val)
         mode = self.splits.validation
         self.fixed_schedule = mode == "none" or (mode == "clip" and 0 < groups < MIN_GROUPS)
+        # A threshold holds for clips that have chosen nothing.
+        self.fixed_schedule |= self.held_back is not None
         self._log_splits()
+
+    def _split(self, clips: list[Clip]) -> Splits:
+        if self.held_back is not None:
+            return split_normals(
+                clips,
+                self.held_back,
+                normal=self.normal,
+                test_group=self.test_group,
+                test_fraction=self.test_fraction,
+                seed=self.seed,
+            )
+        return split_clips(
+            clips,
+            test_group=self.test_group,
+            validation=self.validation,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            seed=self.seed,
+        )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled training batches; the order depends on seed and epoch."""
@@ -231,18 +273,30 @@ class AudioDataModule(LightningDataModule):
         good = [clip for clip in clips if clip.path not in bad]
         if not good:
             raise ParameterError(f"{summary}, so nothing is left: {'; '.join(lines[:5])}")
-        check_clips(good, f"{summary} ({lines[0]}); of the rest")
+        check_clips(good, f"{summary} ({lines[0]}); of the rest", self.held_back is not None)
         return good
 
     def _log_splits(self) -> None:
-        log.info(
-            "%d classes; clips: %d train, %d validation (%s), %d test",
-            len(self.labels),
-            len(self.splits.train),
-            len(self.splits.val),
-            self.splits.validation,
-            len(self.splits.test),
-        )
+        if self.held_back is not None:
+            anomalies = sum(clip.label == ANOMALY for clip in self.splits.test)
+            log.info(
+                "normal clips: %d to fit on, %d held back for the threshold (%s), %d to test; "
+                "%d anomalies to test",
+                len(self.splits.train),
+                len(self.splits.val),
+                self.splits.validation,
+                len(self.splits.test) - anomalies,
+                anomalies,
+            )
+        else:
+            log.info(
+                "%d classes; clips: %d train, %d validation (%s), %d test",
+                len(self.labels),
+                len(self.splits.train),
+                len(self.splits.val),
+                self.splits.validation,
+                len(self.splits.test),
+            )
         for note in self.splits.notes:
             log.warning("%s", printable(note))
 

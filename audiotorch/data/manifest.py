@@ -1,9 +1,5 @@
 """Which recordings, with which labels: clips read from class folders, a pattern, or a table."""
 
-import csv
-import difflib
-import io
-import json
 import logging
 import os
 import re
@@ -14,9 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audiotorch.audio.io import AUDIO_SUFFIXES
+from audiotorch.data.tables import missing_column, read_rows
 from audiotorch.errors import ParameterError, printable
 
 __all__ = [
+    "NORMAL",
     "Clip",
     "audio_files",
     "check_clips",
@@ -28,8 +26,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-Row = tuple[int, dict[str, str]]
-"""A table row: its line number in the file, and its cells by column name."""
+NORMAL = "normal"
+"""The label of what a detector is trained on, unless another is named."""
 
 
 @dataclass(frozen=True, order=True)
@@ -41,15 +39,17 @@ class Clip:
         label: the class it belongs to.
         group: the speaker, recording session or machine it comes from; None if unknown.
         split: the part a table assigns it to, as written there; None if it assigns none.
+        machine: what a detector is judged by, one at a time; None if unknown.
     """
 
     path: Path
     label: str
     group: str | None = None
     split: str | None = None
+    machine: str | None = None
 
 
-def from_folder(root: str | Path) -> list[Clip]:
+def from_folder(root: str | Path, detection: bool = False) -> list[Clip]:
     """Read one folder per class: `root/<label>/**/<audio file>`.
 
     The label is the folder's name, blanks included. Files and folders whose name starts with a
@@ -57,6 +57,8 @@ def from_folder(root: str | Path) -> list[Clip]:
 
     Args:
         root: the folder that holds the class folders.
+        detection: for a detector: one class will do, and audio in no class folder is `normal` where
+            there are no class folders.
 
     Returns:
         The clips, sorted by path, whatever the order of the file system.
@@ -79,6 +81,8 @@ def from_folder(root: str | Path) -> list[Clip]:
         if not files:
             log.warning("%s holds no audio and makes no class", printable(str(class_folder)))
         clips += [Clip(path, class_folder.name) for path in files]
+    if not clips and detection:
+        clips = [Clip(path, NORMAL) for path in audio_files(folder, "*")]
     if not clips:
         loose = len(audio_files(folder, "*"))
         reason = (
@@ -90,17 +94,21 @@ def from_folder(root: str | Path) -> list[Clip]:
         raise ParameterError(
             f"root='{root}': must hold one folder of audio per class, but {reason}"
         )
-    return _checked(clips, str(root))
+    return _checked(clips, str(root), detection)
 
 
-def from_glob(root: str | Path, pattern: str = "**/*", *, regex: str) -> list[Clip]:
+def from_glob(
+    root: str | Path, pattern: str = "**/*", *, regex: str, detection: bool = False
+) -> list[Clip]:
     """Read the audio files that match a pattern, with label and group from their paths.
 
     Args:
         root: the folder that the pattern starts from.
         pattern: glob pattern; `**` crosses folders. Files that are not audio are left out.
         regex: regular expression, searched in the path relative to `root` with `/` between
-            folders. Its named group `label` gives the class, `group` (optional) the group.
+            folders. Its named group `label` gives the class; optional ones are `group`, `machine`
+            and, for the part a clip belongs to, `split`.
+        detection: for a detector: one class will do.
 
     Returns:
         The clips, sorted by path.
@@ -126,8 +134,10 @@ def from_glob(root: str | Path, pattern: str = "**/*", *, regex: str) -> list[Cl
             unmatched.append(relative)
             continue
         parts = found.groupdict()
-        group = (parts.get("group") or "").strip()
-        clips.append(Clip(path, parts["label"] or "", group or None))
+        group, split, machine = (
+            (parts.get(name) or "").strip() or None for name in ("group", "split", "machine")
+        )
+        clips.append(Clip(path, parts["label"] or "", group, split, machine))
     if unmatched:
         raise ParameterError(
             f"regex={regex!r}: must match every file of pattern={pattern!r}, but not "
@@ -138,7 +148,7 @@ def from_glob(root: str | Path, pattern: str = "**/*", *, regex: str) -> list[Cl
             f"pattern={pattern!r}: must match audio under '{root}' (files ending in "
             f"{_suffixes()}), but matches none; check the pattern"
         )
-    return _checked(clips, str(root))
+    return _checked(clips, str(root), detection)
 
 
 def from_table(
@@ -149,6 +159,8 @@ def from_table(
     split_column: str | None = None,
     root: str | Path | None = None,
     faults: list[str] | None = None,
+    machine_column: str | None = None,
+    detection: bool = False,
 ) -> list[Clip]:
     """Read a CSV, TSV or JSON-lines table with one row per recording.
 
@@ -165,6 +177,8 @@ def from_table(
         root: folder that relative file names start from; the table's own folder by default.
         faults: takes what is wrong with single rows, which are left out then; and labels may be
             such that no classifier can be trained on them. None refuses all that.
+        machine_column: column with what a detector is judged by, one at a time; None if none.
+        detection: for a detector: one class will do.
 
     Returns:
         The clips, sorted by path.
@@ -177,15 +191,16 @@ def from_table(
     table = Path(path).expanduser()
     if not table.is_file():
         raise ParameterError(f"manifest='{path}': must be an existing file; check the path")
-    columns, rows = _read_rows(table)
+    columns, rows = read_rows(table)
     for argument, column in (
         ("file_column", file_column),
         ("label_column", label_column),
         ("group_column", group_column),
         ("split_column", split_column),
+        ("machine_column", machine_column),
     ):
         if column is not None and column not in columns:
-            raise ParameterError(_missing_column(argument, column, columns, path))
+            raise ParameterError(missing_column(argument, column, columns, path))
     folder = Path(root).expanduser() if root is not None else table.parent
     folder = Path(os.path.abspath(folder))
     clips: list[Clip] = []
@@ -209,25 +224,29 @@ def from_table(
         label = cells[label_column] if label_column is not None else ""
         group = cells.get(group_column, "").strip() if group_column is not None else ""
         split = cells[split_column].strip() if split_column is not None else None
-        clips.append(Clip(file, label, group or None, split))
+        machine = cells.get(machine_column, "").strip() if machine_column is not None else ""
+        clips.append(Clip(file, label, group or None, split, machine or None))
     if clips and not any(clip.path.exists() for clip in clips):
         raise ParameterError(
             f"manifest='{path}': none of its {len(clips)} files exists, the first would be "
             f"'{clips[0].path}'; relative names start from '{folder}': set data.root to change that"
         )
-    return _checked(clips, str(path)) if faults is None else sorted(map(_stripped, clips))
+    if faults is not None:
+        return sorted(map(_stripped, clips))
+    return _checked(clips, str(path), detection)
 
 
-def check_clips(clips: Sequence[Clip], source: str) -> None:
-    """Refuse clips that no classifier can be trained on.
+def check_clips(clips: Sequence[Clip], source: str, detection: bool = False) -> None:
+    """Refuse clips that no classifier, or no detector, can be trained on.
 
     Args:
         clips: the clips.
         source: where they come from; error messages begin with it.
+        detection: for a detector: one class will do, of any size.
 
     Raises:
         ParameterError: an empty label, labels that differ only by case, width or surrounding
-            blanks, fewer than two classes, or a class with a single clip.
+            blanks; for a classifier fewer than two classes, or a class with a single clip.
     """
     spellings: dict[str, set[str]] = defaultdict(set)
     for clip in clips:
@@ -241,6 +260,8 @@ def check_clips(clips: Sequence[Clip], source: str) -> None:
                 f"{source}: labels {sorted(names)} differ only by case or blanks; they must be "
                 "spelt alike if they are one class, or more differently if they are not"
             )
+    if detection:
+        return
     counts = Counter(clip.label for clip in clips)
     if len(counts) < 2:
         raise ParameterError(
@@ -271,9 +292,9 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
     return unique
 
 
-def _checked(clips: list[Clip], source: str) -> list[Clip]:
+def _checked(clips: list[Clip], source: str, detection: bool) -> list[Clip]:
     # The check comes first: stripping would silently merge "Dog" and "Dog ".
-    check_clips(clips, source)
+    check_clips(clips, source, detection)
     return sorted(map(_stripped, clips))
 
 
@@ -321,73 +342,6 @@ def audio_files(folder: Path, pattern: str) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and not path.is_dir()  # a dangling link is told as unreadable
     ]
-
-
-def _read_rows(table: Path) -> tuple[list[str], list[Row]]:
-    suffix = table.suffix.lower()
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ParameterError(f"manifest='{table}': must be UTF-8 text; {error}") from error
-    if suffix in (".jsonl", ".ndjson"):
-        columns, rows = _json_rows(table, text)
-    elif suffix in (".csv", ".tsv"):
-        columns, rows = _csv_rows(table, text, tabs=suffix == ".tsv")
-    else:
-        raise ParameterError(f"manifest='{table}': must end in .csv, .tsv or .jsonl; rename it")
-    if not rows:
-        raise ParameterError(f"manifest='{table}': it has no rows; list one recording per row")
-    return columns, rows
-
-
-def _csv_rows(table: Path, text: str, tabs: bool) -> tuple[list[str], list[Row]]:
-    header = text.split("\n", 1)[0]
-    # Spreadsheets write semicolons where the comma is the decimal sign.
-    delimiter = "\t" if tabs else ";" if ";" in header and "," not in header else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns: list[str] = []
-    rows: list[Row] = []
-    try:
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not columns:
-                columns = [cell.strip() for cell in cells]
-                continue
-            # A short row has empty cells; what goes beyond the header has no name.
-            rows.append((reader.line_num, dict(zip(columns, cells, strict=False))))
-    except csv.Error as error:
-        raise ParameterError(f"{table}, line {reader.line_num}: not a table; {error}") from error
-    return columns, rows
-
-
-def _json_rows(table: Path, text: str) -> tuple[list[str], list[Row]]:
-    columns: dict[str, None] = {}
-    rows: list[Row] = []
-    # split, not splitlines: JSON strings may hold other line separators.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ParameterError(f"{table}, line {number}: must be JSON; {error}") from error
-        if not isinstance(record, dict):
-            raise ParameterError(f"{table}, line {number}: must be one object, as in {{...}}")
-        cells = {str(k): "" if v is None else str(v) for k, v in record.items()}
-        columns.update(dict.fromkeys(cells))
-        rows.append((number, cells))
-    return list(columns), rows
-
-
-def _missing_column(argument: str, column: str, columns: list[str], path: str | Path) -> str:
-    lower = {name.casefold(): name for name in columns}
-    close = difflib.get_close_matches(column.casefold(), lower, n=1, cutoff=0.5)
-    hint = f"did you mean '{lower[close[0]]}'? " if close else ""
-    return (
-        f"{argument}='{column}': must be a column of '{path}', which has {columns}; "
-        f"{hint}set data.{argument}, or --{argument.replace('_', '-')} of audiotorch check"
-    )
 
 
 def _suffixes() -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from audiotorch.data.manifest import Clip, sort_labels
 from audiotorch.errors import ParameterError
 
-__all__ = ["MIN_GROUPS", "Splits", "group_count", "split_clips"]
+__all__ = ["MIN_GROUPS", "Splits", "given_parts", "group_count", "split_clips"]
 
 MIN_GROUPS = 8
 """With fewer groups, one left out for validation costs more training data than its figure tells."""
@@ -94,7 +94,7 @@ def split_clips(
         raise ParameterError("clips=[]: there is nothing to split; give at least two classes")
     clips = sorted(clips)
     notes: list[str] = []
-    train, given_val, test = _given_parts(clips, test_group)
+    train, given_val, test = given_parts(clips, test_group)
     if test_fraction > 0 and (test or given_val or group_count(clips)):
         notes.append(
             f"test_fraction={test_fraction} is not used: the table names groups or splits, keep "
@@ -134,10 +134,21 @@ def _check_settings(validation: str | None, val_fraction: float, test_fraction: 
         raise ParameterError(f"test_fraction={test_fraction}: must be from 0 to 0.5; try 0.2")
 
 
-def _given_parts(
+def given_parts(
     clips: Sequence[Clip], test_group: str | int | Iterable[str | int] | None
 ) -> tuple[list[Clip], list[Clip], list[Clip]]:
-    """Train, validation and test clips as the split column and the test groups say."""
+    """Part clips as the split column and the test groups say; without either, all train.
+
+    Args:
+        clips: the clips.
+        test_group: group or groups that are kept for the test; compared as text.
+
+    Returns:
+        Training, validation and test clips.
+
+    Raises:
+        ParameterError: an unknown split name or group, or both a test group and a test split.
+    """
     parts: dict[str, list[Clip]] = {"train": [], "val": [], "test": []}
     for clip in clips:
         name = "train" if clip.split is None else SPLIT_NAMES.get(clip.split.strip().lower())

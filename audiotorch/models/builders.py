@@ -9,6 +9,7 @@ from torch import Tensor
 
 from audiotorch.errors import ParameterError
 from audiotorch.models.calibrated import Calibrated, Isotonic, Sigmoid, Tempered
+from audiotorch.models.densities import Mahalanobis, Mixture, Nearest
 from audiotorch.models.estimators import (
     Average,
     Chain,
@@ -32,7 +33,7 @@ def convert(fitted: Any) -> Estimator:
     Classes are looked up by name: subclasses may compute something else.
 
     Args:
-        fitted: an estimator of scikit-learn.
+        fitted: an estimator of scikit-learn, or `audiotorch.models.nearest.NearestDistance`.
 
     Raises:
         ParameterError: as `tensorize`.
@@ -41,7 +42,8 @@ def convert(fitted: Any) -> Estimator:
     from sklearn.utils.validation import check_is_fitted
 
     kind = type(fitted)
-    if kind.__module__.partition(".")[0] != "sklearn" or kind.__name__ not in _BUILDERS:
+    package = kind.__module__.partition(".")[0]
+    if package not in ("sklearn", "audiotorch") or kind.__name__ not in _BUILDERS:
         raise ParameterError(
             f"{kind.__name__}: cannot be turned into tensors; must be one of "
             f"{', '.join(sorted(_BUILDERS))}"
@@ -260,6 +262,33 @@ def _isolation_forest(fitted: Any) -> Estimator:
     return Isolation(Trees(nodes, fitted.n_features_in_, single=True), float(len(nodes) * usual))
 
 
+def _gaussian(fitted: Any) -> Estimator:
+    return Mahalanobis(_constant(fitted.location_), _constant(fitted.get_precision()))
+
+
+def _mixture(fitted: Any) -> Estimator:
+    factors = fitted.precisions_cholesky_
+    if fitted.covariance_type == "tied":
+        factors = factors[None]
+    elif fitted.covariance_type == "spherical":
+        factors = np.broadcast_to(factors[:, None], fitted.means_.shape)
+    return Mixture(_constant(fitted.means_), _constant(factors), _constant(fitted.weights_))
+
+
+def _nearest(fitted: Any) -> Estimator:
+    if fitted.n_neighbors > fitted.n_samples_fit_:
+        raise ParameterError(
+            f"NearestDistance: n_neighbors={fitted.n_neighbors} of {fitted.n_samples_fit_} "
+            "vectors; fit with fewer neighbours"
+        )
+    return Nearest(
+        _constant(fitted._fit_X),
+        n_neighbours=fitted.n_neighbors,
+        cosine=fitted.metric == "cosine",
+        largest=fitted.distance == "largest",
+    )
+
+
 def _calibrated(fitted: Any) -> Estimator:
     members = [_calibrated_one(one) for one in fitted.calibrated_classifiers_]
     if len(members) == 1:
@@ -312,15 +341,20 @@ _BUILDERS: Mapping[str, Callable[[Any], Estimator]] = {
     "ExtraTreeClassifier": _tree,
     "ExtraTreesClassifier": _forest,
     "FrozenEstimator": _frozen,
+    "GaussianMixture": _mixture,
     "GradientBoostingClassifier": _gradient_boosting,
     "HistGradientBoostingClassifier": _hist_gradient_boosting,
     "IsolationForest": _isolation_forest,
     "KNeighborsClassifier": _neighbours,
+    "LedoitWolf": _gaussian,
     "LogisticRegression": _logistic,
+    "NearestDistance": _nearest,
+    "OAS": _gaussian,
     "PCA": _pca,
     "Pipeline": _pipeline,
     "RandomForestClassifier": _forest,
     "SVC": _svc,
+    "ShrunkCovariance": _gaussian,
     "StandardScaler": _scaler,
     "VotingClassifier": _voting,
 }

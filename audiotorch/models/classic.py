@@ -29,7 +29,10 @@ __all__ = [
     "CALIBRATIONS",
     "CLASSIFIERS",
     "build_classifier",
+    "check_settings",
     "check_vectors",
+    "convergence_told",
+    "fewer_neighbours",
     "fit_classifier",
     "uncalibrated",
     "with_settings",
@@ -88,12 +91,7 @@ def build_classifier(
             f"calibration={calibration!r}: must be one of {', '.join(CALIBRATIONS)}, or None"
         )
     kind, defaults = CLASSIFIERS[name]
-    known = kind().get_params()
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise ParameterError(
-            f"{name}: has no setting {unknown[0]!r}; must be one of {', '.join(sorted(known))}"
-        )
+    known = check_settings(name, kind, settings)
     seeded = {"random_state": seed} if "random_state" in known else {}
     classifier = kind(**{**defaults, **seeded, **settings})
     if name == "svm" or calibration is not None:
@@ -101,6 +99,28 @@ def build_classifier(
         classifier = CalibratedClassifierCV(classifier, method=method, ensemble=False)
     scaler = [("scaler", StandardScaler())] if scale else []
     return Pipeline([*scaler, ("classifier", classifier)])
+
+
+def check_settings(
+    name: str, kind: type[BaseEstimator], settings: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Refuse settings that an estimator does not have, and return those that it has.
+
+    Args:
+        name: of the estimator, for the message.
+        kind: its class.
+        settings: in scikit-learn's names.
+
+    Raises:
+        ParameterError: an unknown one.
+    """
+    known: Mapping[str, Any] = kind().get_params()
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ParameterError(
+            f"{name}: has no setting {unknown[0]!r}; must be one of {', '.join(sorted(known))}"
+        )
+    return known
 
 
 def fit_classifier(
@@ -146,9 +166,13 @@ def fit_classifier(
         splits, told = inner_splits(y, groups, n_copies=len(copies), seed=seed)
         calibrator.set_params(cv=splits)
         n_fitted = min(len(train) for train, _ in splits)
-    told += _fewer_neighbours(fitted, n_fitted)
+    told += fewer_neighbours(fitted, n_fitted)
     try:
-        with _convergence_told(told):
+        with convergence_told(
+            told,
+            "the classifier stopped before it converged: raise max_iter, lower C, or scale the "
+            "vectors",
+        ):
             fitted.fit(rows, targets)
     except (ValueError, RuntimeError) as error:
         raise ParameterError(f"{_name(fitted)} cannot be fitted: {error}") from error
@@ -239,9 +263,17 @@ def _name(classifier: Any) -> str:
     return type(_innermost(classifier)).__name__
 
 
-def _fewer_neighbours(classifier: Any, n_fitted: int) -> list[str]:
-    """Ask no more neighbours than there are rows, which scikit-learn refuses only at the answer."""
-    neighbours = _innermost(classifier)
+def fewer_neighbours(estimator: Any, n_fitted: int) -> list[str]:
+    """Ask no more neighbours than there are rows, which scikit-learn refuses only at the answer.
+
+    Args:
+        estimator: about to be fitted; one without neighbours stays as it is.
+        n_fitted: number of rows.
+
+    Returns:
+        What the user has to know of it.
+    """
+    neighbours = _innermost(estimator)
     wanted = neighbours.get_params().get("n_neighbors")
     if not isinstance(wanted, int) or wanted <= n_fitted:
         return []
@@ -250,16 +282,18 @@ def _fewer_neighbours(classifier: Any, n_fitted: int) -> list[str]:
 
 
 @contextmanager
-def _convergence_told(notes: list[str]) -> Iterator[None]:
-    """Turn any number of convergence warnings into one note; let others pass."""
+def convergence_told(notes: list[str], note: str) -> Iterator[None]:
+    """Turn any number of convergence warnings into one note; let others pass.
+
+    Args:
+        notes: receives it.
+        note: what happened, and the remedy.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         yield
     others = [w for w in caught if not issubclass(w.category, ConvergenceWarning)]
     if len(others) < len(caught):
-        notes.append(
-            "the classifier stopped before it converged: raise max_iter, lower C, or scale the "
-            "vectors"
-        )
+        notes.append(note)
     for other in others:
         warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)

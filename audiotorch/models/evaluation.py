@@ -15,7 +15,7 @@ from audiotorch.models.calibration import calibration_error
 from audiotorch.models.classic import check_vectors, fit_classifier, with_settings
 from audiotorch.models.folds import grouped_parts, stratified_parts
 
-__all__ = ["Evaluation", "Fold", "evaluate", "leakage", "table"]
+__all__ = ["Evaluation", "Fold", "columns", "evaluate", "leakage", "table"]
 
 _GAP = 0.03  # a smaller loss on new groups is no news, however many clips confirm it
 _SHOWN = {
@@ -123,7 +123,7 @@ class Evaluation:
 
     @cached_property
     def report(self) -> dict[str, dict[str, Any]]:  # noqa: D102
-        columns = precision_recall_fscore_support(
+        figures = precision_recall_fscore_support(
             self.targets,
             self.probabilities.argmax(axis=1),
             labels=range(len(self.labels)),
@@ -136,7 +136,7 @@ class Evaluation:
                 "f1": float(f1),
                 "support": int(support),
             }
-            for label, precision, recall, f1, support in zip(self.labels, *columns, strict=True)
+            for label, precision, recall, f1, support in zip(self.labels, *figures, strict=True)
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -284,7 +284,22 @@ def table(evaluations: Sequence[Evaluation], labels: Sequence[str] = ()) -> str:
                 value = evaluation.report[label][key]
                 row.append("-" if value is None else f"{value:.3f}")
         figures.append(row)
-    return "\n".join([*_columns(rows, str.ljust), "", *_columns(figures, str.rjust)])
+    return "\n".join([*columns(rows, str.ljust), "", *columns(figures, str.rjust)])
+
+
+def columns(rows: Sequence[Sequence[str]], justify: Callable[[str, int], str]) -> list[str]:
+    """Lay out rows as lines whose columns are as wide as their widest cell.
+
+    Args:
+        rows: cells of each line, as many in all.
+        justify: pads a cell to a width, `str.rjust` for instance; the first is on the left.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *rest in rows:
+        cells = [justify(cell, width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return lines
 
 
 def _fit_fold(
@@ -331,13 +346,3 @@ def _worst(evaluation: Evaluation) -> str:
     names = [printable(name) for name in fold.names[:3]] or ["a clip without a group"]
     more = f" and {len(fold.names) - 3} more" if len(fold.names) > 3 else ""
     return f"{fold.acc:.3f} ({', '.join(names)}{more})"
-
-
-def _columns(rows: Sequence[Sequence[str]], justify: Callable[[str, int], str]) -> list[str]:
-    """Lines whose columns are as wide as their widest cell; the first is on the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *rest in rows:
-        cells = [justify(cell, width) for cell, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    return lines

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from audiotorch.models.estimators import Estimator, both_sides
 
-__all__ = ["Neighbours", "SupportVectors"]
+__all__ = ["Neighbours", "SupportVectors", "unit_vectors"]
 
 
 class SupportVectors(Estimator):
@@ -126,14 +126,14 @@ class Neighbours(Estimator):
         self.n_neighbours = n_neighbours
         self.p = float(p)
         self.by_distance = by_distance
-        self.register_buffer("vectors", _unit(vectors) if p == 0 else vectors)
+        self.register_buffer("vectors", unit_vectors(vectors) if p == 0 else vectors)
         self.register_buffer("votes", votes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the share of the votes of each class."""
         x = x.double()
         if self.p == 0.0:
-            distance = (1.0 - _unit(x) @ self.vectors.T).clamp(min=0.0, max=2.0)
+            distance = (1.0 - unit_vectors(x) @ self.vectors.T).clamp(min=0.0, max=2.0)
         else:
             distance = torch.cdist(
                 x, self.vectors, p=self.p, compute_mode="donot_use_mm_for_euclid_dist"
@@ -154,6 +154,11 @@ class Neighbours(Estimator):
         return share.masked_fill(x.isnan().any(dim=1, keepdim=True), math.nan)
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit_vectors(x: Tensor) -> Tensor:
+    """Return vectors of length 1 in the same directions; zeros stay zeros.
+
+    Args:
+        x: `(batch, n_features)`.
+    """
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     return x / torch.where(norm == 0, 1.0, norm)

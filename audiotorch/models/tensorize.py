@@ -21,12 +21,14 @@ def tensorize(fitted: Any) -> Estimator:
 
     The module takes vectors `(batch, n_features)`, float32 or float64, and gives in float64 what
     scikit-learn gives for the same vectors as float64: a transformer the transformed vectors; a
-    classifier `predict_proba`, in the order of `classes_`; IsolationForest minus `score_samples`
-    `(batch,)`, higher = more anomalous. Trees get vectors rounded to float32 where scikit-learn
-    rounds them. It scripts and exports, and each row has the answer that it has alone.
+    classifier `predict_proba`, in the order of `classes_`; a detector the `anomaly_scores` of
+    `audiotorch.models.detectors`, `(batch,)`, higher = more anomalous. Trees get vectors rounded to
+    float32 where scikit-learn rounds them. It scripts and exports, and each row has the answer that
+    it has alone.
 
     Answers agree to rounding in float64, 1e-9 and less, with these exceptions. Nearest neighbours:
     where vectors of several classes are equally far, those that came first in the training vote.
+    GaussianMixture with features that are large against their spread: there scikit-learn cancels.
     GradientBoostingClassifier with an `init` of its own: 1e-6.
     Missing values: an answer where the last step has one (random forests, HistGradientBoosting,
     IsolationForest), NaN where it refuses. Infinite values, which scikit-learn refuses, are not
@@ -35,9 +37,10 @@ def tensorize(fitted: Any) -> Estimator:
     Args:
         fitted: StandardScaler, PCA, LogisticRegression, KNeighborsClassifier,
             DecisionTreeClassifier, ExtraTreeClassifier, RandomForestClassifier,
-            ExtraTreesClassifier, GradientBoostingClassifier, HistGradientBoostingClassifier,
-            IsolationForest; CalibratedClassifierCV of a classifier or of SVC, which has no
-            probabilities of its own; VotingClassifier with soft votes; Pipeline of these.
+            ExtraTreesClassifier, GradientBoostingClassifier, HistGradientBoostingClassifier;
+            CalibratedClassifierCV of a classifier or of SVC, which has no probabilities of its own;
+            VotingClassifier with soft votes; IsolationForest, LedoitWolf, OAS, ShrunkCovariance,
+            GaussianMixture, `audiotorch.models.nearest.NearestDistance`; Pipeline of these.
 
     Returns:
         The module.

@@ -12,8 +12,9 @@ from torch import nn
 
 import audiotorch
 from audiotorch.errors import AudioTorchError, ParameterError
+from audiotorch.pipeline import Pipeline
 
-__all__ = ["build", "config_dir"]
+__all__ = ["build", "build_pipeline", "config_dir"]
 
 
 def config_dir() -> Path:
@@ -60,6 +61,41 @@ def build(
         if isinstance(error, TypeError) and not told:
             raise
         raise ParameterError(f"{target}: {error}; check its keys") from error
+
+
+def build_pipeline(
+    config: Any, labels: Sequence[str], trusted: bool = True, model: nn.Module | None = None
+) -> Pipeline:
+    """Build the untrained Pipeline that a run's configuration describes.
+
+    Args:
+        config: the whole configuration; its `features`, `model`, `pipeline` and
+            `data.sample_rate` are read.
+        labels: the classes; none for a detector.
+        trusted: False builds classes of audiotorch only.
+        model: stands in place of the configuration's.
+    """
+    config = OmegaConf.create(config)
+    features = build(config.features, trusted=trusted)
+    detector = str(config.task._target_).endswith(".AnomalyTask")
+    if model is None:
+        answers = {} if detector else {"n_classes": len(labels)}
+        model = build(
+            config.model,
+            without=("init_from",),
+            trusted=trusted,
+            input_shape=list(features.output_shape),
+            **answers,
+        )
+    return build(
+        config.pipeline,
+        trusted=trusted,
+        features=features,
+        model=model,
+        labels=list(labels),
+        sample_rate=config.data.sample_rate,
+        **({"task": "anomaly"} if detector else {}),
+    )
 
 
 def _refuse_foreign(node: Any) -> None:

@@ -14,29 +14,23 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.models.ensemble import Ensemble
-from audiotorch.models.storage import load_classifier, read_notes, save_classifier
-from audiotorch.models.tensorize import ClassicModel
 from audiotorch.pipeline import Pipeline
-from audiotorch.training.build import build
+from audiotorch.training.build import build_pipeline
+from audiotorch.training.fitted import FITTED, MISFITS, load_fitted_pipeline, misfit
 
 __all__ = [
     "Checkpoints",
     "find_checkpoint",
     "load_checkpoint_pipeline",
     "read_checkpoint",
-    "save_fitted",
     "take_weights",
 ]
 
 log = logging.getLogger(__name__)
-
-FITTED = "fitted.skops"
-"""A scikit-learn model's checkpoint."""
 
 
 class Checkpoints(Checkpoint):
@@ -180,7 +174,7 @@ def load_checkpoint_pipeline(path: str | os.PathLike[str], trusted: bool = False
     """
     file = find_checkpoint(path)
     if file.suffix == Path(FITTED).suffix:
-        return _load_fitted(file, trusted)
+        return load_fitted_pipeline(file, trusted)
     checkpoint = read_checkpoint(file)
     ours = checkpoint["audiotorch"]
     try:
@@ -193,92 +187,9 @@ def load_checkpoint_pipeline(path: str | os.PathLike[str], trusted: bool = False
         pipeline.load_state_dict(state)
         if averaged:
             pipeline.model.load_state_dict(averaged)
-    except _MISFITS as error:
-        raise _misfit(file, error) from error
+    except MISFITS as error:
+        raise misfit(file, error) from error
     return pipeline.eval()
-
-
-_MISFITS = (
-    KeyError,
-    TypeError,
-    ValueError,
-    RuntimeError,
-    AttributeError,
-    MemoryError,
-    OmegaConfBaseException,
-    ParameterError,
-)
-
-
-def _misfit(file: Path, error: Exception) -> DecodeError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return DecodeError(
-        f"{os.fspath(file)!r} does not fit its own configuration ({reason}); "
-        "was it written by another version of audiotorch?"
-    )
-
-
-def save_fitted(folder: Path, fitted: Any, pipeline: Pipeline, config: dict[Any, Any]) -> None:
-    """Write a fitted scikit-learn model with what is needed to rebuild its Pipeline.
-
-    Args:
-        folder: of the file, `fitted.skops`; made when missing. Epochs' checkpoints of an earlier
-            run in it are removed.
-        fitted: the classifier.
-        pipeline: gives labels and the threshold below which it abstains.
-        config: the run's resolved configuration.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("best.ckpt", "last.ckpt"):
-        (folder / name).unlink(missing_ok=True)
-    thresholds = dict(zip(pipeline.threshold_names, pipeline.thresholds.tolist(), strict=True))
-    metadata = {"config": config, "labels": list(pipeline.labels), "thresholds": thresholds}
-    save_classifier(fitted, folder / FITTED, metadata)
-
-
-def _load_fitted(file: Path, trusted: bool) -> Pipeline:
-    fitted, metadata = load_classifier(file), read_notes(file)
-    try:
-        config = OmegaConf.create(metadata["config"])
-        model = ClassicModel(fitted, len(metadata["labels"]))
-        pipeline = build_pipeline(config, metadata["labels"], trusted, model)
-        if metadata["thresholds"]:
-            pipeline.abstain_below(metadata["thresholds"]["abstain"])
-    except _MISFITS as error:
-        raise _misfit(file, error) from error
-    return pipeline.eval()
-
-
-def build_pipeline(
-    config: Any, labels: Sequence[str], trusted: bool = True, model: nn.Module | None = None
-) -> Pipeline:
-    """Build the untrained Pipeline that a run's configuration describes.
-
-    Args:
-        config: the whole configuration; its `features`, `model`, `pipeline` and
-            `data.sample_rate` are read.
-        labels: the classes.
-        trusted: False builds classes of audiotorch only.
-        model: stands in place of the configuration's.
-    """
-    config = OmegaConf.create(config)
-    features = build(config.features, trusted=trusted)
-    if model is None:
-        model = build(
-            config.model,
-            without=("init_from",),
-            trusted=trusted,
-            n_classes=len(labels),
-            input_shape=list(features.output_shape),
-        )
-    return build(
-        config.pipeline,
-        trusted=trusted,
-        features=features,
-        model=model,
-        labels=list(labels),
-        sample_rate=config.data.sample_rate,
-    )
 
 
 def take_weights(pipeline: Pipeline, source: str | os.PathLike[str]) -> None:

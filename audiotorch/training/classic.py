@@ -28,9 +28,9 @@ from audiotorch.models.importance import families, named_columns, permutation_im
 from audiotorch.models.search import search
 from audiotorch.models.tensorize import ClassicModel, steady
 from audiotorch.pipeline import Pipeline
-from audiotorch.training.build import build
-from audiotorch.training.checkpoint import build_pipeline, save_fitted
+from audiotorch.training.build import build, build_pipeline
 from audiotorch.training.classic_drawings import draw_classic
+from audiotorch.training.fitted import save_classifier_run
 from audiotorch.training.progress import quiet
 from audiotorch.training.results import clear_figures, draw, run_facts, write_results, write_text
 from audiotorch.training.settings import accelerator, check_count, check_number, check_sizes
@@ -136,7 +136,7 @@ def train_classic(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     metrics |= run_facts(pipeline, data)
     metrics["versions"] |= {"scikit-learn": sklearn.__version__, "skops": skops.__version__}
     metrics["seconds"] = round(time.perf_counter() - start, 1)
-    save_fitted(run_dir / "checkpoints", fitted, pipeline, plain)
+    save_classifier_run(run_dir / "checkpoints", fitted, pipeline, plain)
     logger = TensorBoardLogger(run_dir, name="tb", version="", default_hp_metric=False)
     clear_figures(run_dir / "figures")
     draw_classic(run_dir / "figures", logger, data, found, importance)

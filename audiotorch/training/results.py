@@ -79,7 +79,8 @@ def write_results(
     write_text(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     stages = ("cv", "cv_grouped", "val", "test")
     names = [f"{stage}/{name}" for stage in stages for name in ("acc", "f1", "ece")]
-    final = {f"final/{name}": metrics[name] for name in names if name in metrics}
+    names += [f"test/{name}" for name in ("auc", "pauc", "ap")]
+    final = {f"final/{name}": metrics[name] for name in names if metrics.get(name) is not None}
     logger.log_hyperparams(flatten(config), final)
     logger.finalize("success")
 
@@ -147,6 +148,14 @@ def report(metrics: Mapping[str, Any], run_dir: Path) -> None:
         print(f"validation accuracy: {metrics['val/acc']:.4g}{remark}")
     if "test/acc" in metrics:
         print(f"test accuracy: {metrics['test/acc']:.4g}")
+    for name, threshold in metrics.get("thresholds", {}).items():
+        promised = 100 * threshold["promised_rate"]
+        print(
+            f"{name}: score above {threshold['score']:.6g}, at most {promised:.3g} % false alarms "
+            f"({metrics['held_back']} normal clips held back)"
+        )
+    if metrics.get("test/auc") is not None:
+        print(f"test AUC: {metrics['test/auc']:.4g}")
     print(f"model: {run_dir / 'model.ts'}")
     if (run_dir / "figures").is_dir():
         print(f"figures: {run_dir / 'figures'}")

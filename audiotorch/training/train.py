@@ -20,10 +20,9 @@ import audiotorch
 from audiotorch.data.datamodule import AudioDataModule, EpochSampler
 from audiotorch.errors import ParameterError
 from audiotorch.pipeline import Pipeline
-from audiotorch.training.build import build
+from audiotorch.training.build import build, build_pipeline
 from audiotorch.training.checkpoint import (
     Checkpoints,
-    build_pipeline,
     find_checkpoint,
     read_checkpoint,
     take_weights,
@@ -101,6 +100,10 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
         from audiotorch.training.classic import train_classic  # scikit-learn takes a second
 
         return train_classic(config, run_dir)
+    if str(config.task._target_).endswith(".AnomalyTask"):
+        from audiotorch.training.anomaly import train_anomaly
+
+        return train_anomaly(config, run_dir)
     with quiet():
         L.seed_everything(config.seed, workers=True, verbose=False)
         resume = None if config.ckpt_path is None else find_checkpoint(config.ckpt_path, ("last",))

@@ -1,7 +1,7 @@
 """Recordings as the vectors that scikit-learn is fitted on: what the Pipeline's features give."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -19,7 +19,7 @@ from audiotorch.features.pooling import VectorPooling
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
 
-__all__ = ["Vectors", "compute_vectors"]
+__all__ = ["Vectors", "compute_vectors", "compute_windows", "score_clips"]
 
 _CHUNK = 256  # clips that are decoded at a time
 _MAX_SAMPLES = 1 << 21  # of a padded batch
@@ -76,11 +76,60 @@ def compute_vectors(
     found += [_rows(pipeline, clips, copy, augment, seed) for copy in range(1, n_copies + 1)]
     groups = [clip.group for clip in clips.clips]
     finite = np.all([np.isfinite(x).all(axis=1) for x in found], axis=0)
-    if not finite.all():
-        path = clips.clips[int(finite.argmin())].path
-        raise ParameterError(f"{path}: its features are not finite; check or remove the file")
+    _check_finite(finite.tolist(), clips, "features")
     known = groups if any(group is not None for group in groups) else None
     return Vectors(found[0], clips.targets.numpy(), known, found[1:])
+
+
+@torch.no_grad()
+def compute_windows(pipeline: Pipeline, clips: AudioDataset) -> list[np.ndarray]:
+    """Compute a detector's inputs for a part of the data, window by window; images are pooled.
+
+    Args:
+        pipeline: its windows, preprocessing and features are used, on the device where it is.
+        clips: the part, taken whole.
+
+    Returns:
+        The vectors `(n_windows, d)` of each clip, float64.
+
+    Raises:
+        ParameterError: the features of a clip are not finite.
+    """
+    pooling = VectorPooling()
+    rows: dict[int, np.ndarray] = {}
+    for keys, waveform, lengths in _batches(pipeline, clips, 0, "features"):
+        cut, inside, _, valid = pipeline.windows(waveform, lengths)
+        x, counts = pipeline.front(cut.flatten(0, 1), inside.flatten())
+        vectors = pooling(x, counts).double().unflatten(0, valid.shape)
+        for key, row, own in zip(keys, vectors, valid, strict=True):
+            rows[key] = row[own].cpu().numpy()
+    found = [rows[i] for i in range(len(clips))]
+    _check_finite([np.isfinite(x).all() for x in found], clips, "features")
+    return found
+
+
+@torch.no_grad()
+def score_clips(pipeline: Pipeline, clips: AudioDataset) -> Tensor:
+    """Return the scores `(n,)` that a detector gives to a part of the data, on the CPU.
+
+    Args:
+        pipeline: the detector.
+        clips: the part, taken whole.
+
+    Raises:
+        ParameterError: the score of a clip is not finite.
+    """
+    scores = torch.zeros(len(clips), dtype=pipeline.temperature.dtype)
+    for keys, waveform, lengths in _batches(pipeline, clips, 0, "scores"):
+        scores[keys] = pipeline(waveform, lengths).cpu()
+    _check_finite(scores.isfinite().tolist(), clips, "score")
+    return scores
+
+
+def _check_finite(finite: Sequence[Any], clips: AudioDataset, what: str) -> None:
+    if not all(finite):
+        path = clips.clips[[bool(fine) for fine in finite].index(False)].path
+        raise ParameterError(f"{path}: its {what} must be finite; check or remove the file")
 
 
 @torch.no_grad()
@@ -88,26 +137,35 @@ def _rows(
     pipeline: Pipeline, clips: AudioDataset, copy: int, augment: Augment | None, seed: int
 ) -> np.ndarray:
     pooling = VectorPooling()
-    device = pipeline.temperature.device
     rows: dict[int, Tensor] = {}
-    indices = iter(_track(len(clips), copy))
-    while chunk := list(islice(indices, _CHUNK)):
-        waveforms = {i: clips[copy, i][0] if copy else clips.whole(i) for i in chunk}
-        for keys, waveform, lengths in padded_batches(waveforms, _MAX_SAMPLES):
-            if augment is not None:
-                # Keyed by the clip that leads the batch: the same for any number of copies.
-                generator = Augment.generator(seed, copy, keys[0])
-                waveform, lengths = augment.waveform(waveform, lengths, generator)
-            x, counts = pipeline.front(waveform.to(device), lengths.to(device))
-            rows.update(zip(keys, pooling(x, counts).double().cpu(), strict=True))
+    title = f"features of copies {copy}" if copy else "features"
+    for keys, waveform, lengths in _batches(pipeline, clips, copy, title):
+        if augment is not None:
+            # Keyed by the clip that leads the batch: the same for any number of copies.
+            generator = Augment.generator(seed, copy, keys[0])
+            waveform, lengths = augment.waveform(waveform, lengths, generator)
+        x, counts = pipeline.front(waveform, lengths)
+        rows.update(zip(keys, pooling(x, counts).double().cpu(), strict=True))
     return torch.stack([rows[i] for i in range(len(clips))]).numpy()
 
 
-def _track(n: int, copy: int) -> Any:
+def _batches(
+    pipeline: Pipeline, clips: AudioDataset, copy: int, title: str
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Padded batches on the Pipeline's device: indices, waveforms, lengths."""
+    device = pipeline.temperature.device
+    indices = iter(_track(len(clips), title))
+    while chunk := list(islice(indices, _CHUNK)):
+        waveforms = {i: clips[copy, i][0] if copy else clips.whole(i) for i in chunk}
+        for keys, waveform, lengths in padded_batches(waveforms, _MAX_SAMPLES):
+            yield keys, waveform.to(device), lengths.to(device)
+
+
+def _track(n: int, title: str) -> Any:
     """Indices, with a progress bar where somebody looks."""
     return track(
         range(n),
-        f"features of copies {copy}" if copy else "features",
+        title,
         console=Console(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),

@@ -1,0 +1,65 @@
+"""What TensorBoard and the run's folder show of a detector."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from audiotorch.data.datamodule import AudioDataModule
+from audiotorch.pipeline import Pipeline
+from audiotorch.plot import pixels, save_figure, score_histogram
+from audiotorch.training.drawings import draw_error
+
+__all__ = ["draw_detector"]
+
+_N_CLIPS = 4
+
+
+def draw_detector(
+    folder: Path,
+    logger: TensorBoardLogger,
+    pipeline: Pipeline,
+    data: AudioDataModule,
+    scores: Mapping[str, Tensor],
+) -> None:
+    """Draw the scores of all parts with the thresholds, and the errors to see and hear.
+
+    Without labelled anomalies, the held-back clips that score highest are shown.
+
+    Args:
+        folder: receives the pictures as PNG.
+        logger: TensorBoard's.
+        pipeline: the calibrated detector.
+        data: what it was fitted and judged on.
+        scores: of each part's clips: `train`, `held_back`, `test`.
+    """
+    writer: Any = logger.experiment
+    thresholds = dict(zip(pipeline.threshold_names, pipeline.thresholds.tolist(), strict=True))
+    parts = {name.replace("_", " "): scores[name].numpy() for name in scores if name != "test"}
+    if "test" in scores:
+        anomalous = data.test_set.targets == 1
+        for name, chosen in (("test, normal", ~anomalous), ("test, anomalies", anomalous)):
+            if bool(chosen.any()):
+                parts[name] = scores["test"][chosen].numpy()
+    figure = score_histogram(parts, thresholds)
+    save_figure(figure, folder / "scores.png")
+    writer.add_image("scores", pixels(figure), dataformats="HWC")
+    _draw_clips(writer, pipeline, data, scores)
+
+
+def _draw_clips(
+    writer: Any, pipeline: Pipeline, data: AudioDataModule, scores: Mapping[str, Tensor]
+) -> None:
+    """Show the clips that lie farthest on the wrong side, or closest to it."""
+    name = "test" if "test" in scores else "held_back"
+    if name not in scores:
+        return
+    clips = data.test_set if name == "test" else data.val_set
+    above = scores[name] - pipeline.thresholds[-1]
+    wrong = above * (1 - 2 * clips.targets)
+    for rank, i in enumerate(wrong.argsort(descending=True, stable=True)[:_N_CLIPS].tolist(), 1):
+        verdict = "alarm" if above[i] > 0 else "no alarm"
+        text = f"{data.labels[clips.targets[i]]}: {verdict}, score {float(scores[name][i]):.4g}"
+        draw_error(writer, f"{name}_hardest/{rank}", clips.whole(i), data.sample_rate, text, 0)
