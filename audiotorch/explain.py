@@ -20,6 +20,10 @@ _MAP_SECONDS = 60.0  # drawn of a long recording, around the window that scores 
 _LINE_SECONDS = 1.0  # windows of the time line, where the detector has none of its own
 _LINE_WINDOWS = 64  # at most, by making them longer
 _BLUR_SECONDS, _BLUR_BANDS = 0.1, 3  # one frame's or band's error is chance
+_MUTE = (
+    "explain: this detector says neither where nor in which features a sound deviates; "
+    "autoencoders on mel spectrograms and detectors on vectors do"
+)
 _NAMED, _TOLD = 10, 3  # features that are kept, and those in the sentence
 
 
@@ -94,12 +98,12 @@ def check_explainable(module: Any) -> None:
         ParameterError: it is no detector, or its model has neither `error_map` nor `deviations`.
     """
     check_detector(module)
-    maps = hasattr(module.model, "error_map") and hasattr(module.features, "mel")
-    if not maps and not hasattr(module.model, "deviations"):
-        raise ParameterError(
-            "explain: this detector says neither where nor in which features a sound deviates; "
-            "autoencoders on mel spectrograms and detectors on vectors do"
-        )
+    if not _has_map(module) and not hasattr(module.model, "deviations"):
+        raise ParameterError(_MUTE)
+
+
+def _has_map(module: Any) -> bool:
+    return hasattr(module.model, "error_map") and hasattr(module.features, "mel")
 
 
 def explain_detection(
@@ -134,7 +138,7 @@ def explain_detection(
     with answering(pipeline):
         clip = _Clip(pipeline, source, batch_size)
         found = clip.found
-        if hasattr(pipeline.model, "error_map"):
+        if _has_map(pipeline):
             found.update(_where(pipeline, clip, batch_size))
         else:
             found.update(_in_what(pipeline, clip))
@@ -224,7 +228,10 @@ def _in_what(module: Any, clip: _Clip) -> dict[str, Any]:
     """The features that deviate most."""
     start, seconds = (clip.worst(), module.window) if module.window > 0 else (0.0, 1e9)
     x, counts = module.front(clip.part(start, seconds)[None])
-    values = module.model.deviations(x, counts)[0].nan_to_num()
+    try:
+        values = module.model.deviations(x, counts)[0].nan_to_num()
+    except (ParameterError, torch.jit.Error) as error:  # as a Fusion of models that tell nothing
+        raise ParameterError(_MUTE) from error
     names = column_names(module.features)
     order = values.abs().argsort(descending=True, stable=True)[:_NAMED].tolist()
     found = {names[i]: float(values[i]) for i in order}

@@ -1,6 +1,7 @@
 """Pictures of sounds and answers, drawn with matplotlib."""
 
 import os
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -200,7 +201,8 @@ def detection(explanation: "Explanation", title: str = "") -> "Figure":
         verdict += f", threshold {explanation.threshold:.4g}"
     if explanation.p_value is not None:
         verdict += f", p = {explanation.p_value:.2g}"
-    figure.suptitle(f"{name}: {verdict}\n{_plain(explanation.reason)}", fontsize=10)
+    reason = textwrap.fill(_plain(explanation.reason), 90)
+    figure.suptitle(f"{name}: {verdict}\n{reason}", fontsize=10)
     return figure
 
 
@@ -300,6 +302,9 @@ def _draw_map(
     ticks = np.array([125, 250, 500, 1000, 2000, 4000, 8000, 16000])
     ticks = ticks[(ticks > edges[0]) & (ticks < edges[-1])]
     places = np.interp(ticks, edges, np.arange(n_bands + 1))
+    # The mel scale crowds what is low.
+    apart = np.diff(places, append=np.inf) > 0.05 * n_bands
+    ticks, places = ticks[apart], places[apart]
     for axes, text in ((above, "input"), (below, "what deviates")):
         axes.set_yticks(places, [f"{tick / 1000:g}" for tick in ticks])
         axes.set(ylabel="kHz", xlim=extent[:2])
@@ -339,7 +344,8 @@ def _draw_time_line(axes: "Axes", explanation: "Explanation") -> None:
     if explanation.map is not None and len(starts) > 1:
         found = explanation.map
         end = found.start_seconds + found.errors.shape[1] * found.frame_seconds
-        axes.axvspan(found.start_seconds, end, color="grey", alpha=0.1)
+        if found.start_seconds > 0 or end < explanation.seconds:
+            axes.axvspan(found.start_seconds, end, color="grey", alpha=0.1)
     axes.set(xlim=(0, explanation.seconds), xlabel="seconds")
     axes.set_ylabel(f"score of {explanation.window_seconds:.2g} s")
     axes.tick_params(labelsize=8)

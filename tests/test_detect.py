@@ -215,7 +215,7 @@ def runs(tmp_path_factory) -> dict[str, str]:
     """Run directories as training leaves them."""
     classes = SpectrogramImage(RATE, 512, 128, n_mels=32)
     built = {
-        "one": (detector(), {"false_alarm_rate": 0.2}),
+        "one": (detector(), {"thresholds": {"alarm": {"promised_rate": 0.2}}}),
         "two": (detector("vector", ("warning", "alarm"), window=1.0, hop=0.5), {}),
         "bare": (image_detector(), {}),
         "mute": (

@@ -168,6 +168,13 @@ def _summary(
     text = f"{n_anomalies} of {n_answers} {what} are anomalies"
     if options.window is not None:
         return f"{text} by a threshold that was calibrated on whole clips"
-    rate = metadata["metrics"].get("false_alarm_rate")
+    rate = _promised_rate(metadata, module.threshold_names[-1])
     promised = "" if rate is None else f", at a promised false-alarm rate of {rate:g}"
     return f"{text}{promised}{least}"
+
+
+def _promised_rate(metadata: Mapping[str, Any], name: str) -> float | None:
+    """What training wrote down of a threshold; None of a file that says nothing of it."""
+    thresholds = metadata["metrics"].get("thresholds") or {}
+    rate: float | None = thresholds.get(name, {}).get("promised_rate")
+    return rate
