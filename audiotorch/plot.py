@@ -1,6 +1,7 @@
 """Pictures of sounds and answers, drawn with matplotlib."""
 
 import os
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from audiotorch.explain import DeviationMap, Explanation
     from audiotorch.models.calibration import Reliability
 
 __all__ = [
     "confusion_matrix",
+    "detection",
     "importance_bars",
     "new_figure",
     "pixels",
@@ -171,6 +174,38 @@ def reliability_diagram(curves: Mapping[str, "Reliability"]) -> "Figure":
     return figure
 
 
+def detection(explanation: "Explanation", title: str = "") -> "Figure":
+    """Draw why a detector finds a recording anomalous.
+
+    Of autoencoders the spectrogram and, over it, what they could not rebuild, the largest deviation
+    in a frame; of detectors on vectors the features that deviate most. Below, the windows' scores
+    over time, with the thresholds, which were made for whole recordings.
+
+    Args:
+        explanation: from `explain_detection`.
+        title: stands above it, with the verdict.
+    """
+    found = explanation.map
+    n_bars = 0 if found is not None else len(explanation.deviations)
+    above = [2.2, 2.2] if found is not None else [0.5 + 0.25 * n_bars]
+    figure = new_figure(8.0, sum(above) + 3.0)
+    axes = figure.subplots(len(above) + 1, height_ratios=[*above, 1.9], squeeze=False)[:, 0]
+    if found is None:
+        _draw_deviations(axes[0], explanation.deviations)
+    else:
+        _draw_map(axes[0], axes[1], found, explanation)
+    _draw_time_line(axes[-1], explanation)
+    name, verdict = _short(title), f"score {explanation.score:.4g}"
+    if explanation.threshold is not None:
+        verdict = f"{'ANOMALY' if explanation.is_anomaly else 'normal'}, {verdict}"
+        verdict += f", threshold {explanation.threshold:.4g}"
+    if explanation.p_value is not None:
+        verdict += f", p = {explanation.p_value:.2g}"
+    reason = textwrap.fill(_plain(explanation.reason), 90)
+    figure.suptitle(f"{name}: {verdict}\n{reason}", fontsize=10)
+    return figure
+
+
 def score_histogram(
     scores: Mapping[str, np.ndarray], thresholds: Mapping[str, float] | None = None
 ) -> "Figure":
@@ -245,6 +280,74 @@ def _draw_mel(axes: "Axes", waveform: Tensor, sample_rate: int) -> None:
     ticks = np.array([kilo for kilo in (0.5, 1, 2, 4, 8) if 1000 * kilo < sample_rate / 2])
     axes.set_yticks(hz_to_mel(1000 * ticks) / top * len(db), [f"{tick:g}" for tick in ticks])
     axes.set_xticks([0, seconds], ["0", f"{seconds:.1f} s"])
+    axes.tick_params(labelsize=8)
+
+
+def _draw_map(
+    above: "Axes", below: "Axes", found: "DeviationMap", explanation: "Explanation"
+) -> None:
+    """Draw an autoencoder's input, and its errors over the same in grey."""
+    n_bands, n_frames = found.errors.shape
+    start, edges = found.start_seconds, found.band_edges.numpy()
+    # A frame's middle lies where it stands in time, a picture's left edge half a frame before.
+    left = start - found.frame_seconds / 2
+    extent = (left, left + n_frames * found.frame_seconds, 0, n_bands)
+    errors = found.errors.numpy()
+    share = errors / max(float(errors.max()), 1e-30)
+    settings: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": extent}
+    above.imshow(found.spectrogram.numpy(), cmap="magma", **settings)
+    below.imshow(found.spectrogram.numpy(), cmap="Greys", alpha=0.6, **settings)
+    drawn = below.imshow(errors, cmap="autumn_r", alpha=np.sqrt(share), **settings)
+    below.figure.colorbar(drawn, ax=[above, below], label="squared error", shrink=0.6)
+    ticks = np.array([125, 250, 500, 1000, 2000, 4000, 8000, 16000])
+    ticks = ticks[(ticks > edges[0]) & (ticks < edges[-1])]
+    places = np.interp(ticks, edges, np.arange(n_bands + 1))
+    # The mel scale crowds what is low.
+    apart = np.diff(places, append=np.inf) > 0.05 * n_bands
+    ticks, places = ticks[apart], places[apart]
+    for axes, text in ((above, "input"), (below, "what deviates")):
+        axes.set_yticks(places, [f"{tick / 1000:g}" for tick in ticks])
+        axes.set(ylabel="kHz", xlim=extent[:2])
+        axes.set_title(text, fontsize=9)
+        axes.tick_params(labelsize=8)
+    if explanation.band is not None and explanation.second is not None:
+        low, high = np.interp(explanation.band, edges, np.arange(n_bands + 1))
+        margin = max(4 * found.frame_seconds, 0.01 * n_frames * found.frame_seconds)
+        corners = explanation.second + np.array([-1, 1, 1, -1, -1]) * margin
+        below.plot(corners, [low, low, high, high, low], color="black", linewidth=1)
+        below.set_ylim(0, n_bands)
+
+
+def _draw_deviations(axes: "Axes", deviations: Mapping[str, float]) -> None:
+    """Draw how far features lie from normal, the furthest on top."""
+    for place, value in enumerate(deviations.values()):
+        axes.barh(-place, value, color=_WRONG if value > 0 else _NEUTRAL, alpha=0.7)
+    axes.set_yticks([-place for place in range(len(deviations))], [_short(n) for n in deviations])
+    axes.set_xlabel("standard deviations from the mean of normal clips")
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    axes.tick_params(labelsize=8)
+
+
+def _draw_time_line(axes: "Axes", explanation: "Explanation") -> None:
+    """Draw the windows' scores over time, each as long as its window, and the thresholds."""
+    starts, scores = explanation.start_seconds.numpy(), explanation.window_scores.numpy()
+    ends = starts + explanation.window_seconds
+    axes.hlines(scores, starts, ends, color=_NEUTRAL, linewidth=1, alpha=0.5)
+    axes.plot((starts + ends) / 2, scores, color=_NEUTRAL, marker=".", linewidth=1)
+    for place, (name, threshold) in enumerate(explanation.thresholds.items()):
+        if np.isfinite(threshold):
+            label = f"{_short(name)} (of whole clips)"
+            style = "-" if place == len(explanation.thresholds) - 1 else "--"
+            axes.axhline(threshold, color=_WRONG, linestyle=style, linewidth=1, label=label)
+    if explanation.thresholds:
+        axes.legend(fontsize=8, frameon=False)
+    if explanation.map is not None and len(starts) > 1:
+        found = explanation.map
+        end = found.start_seconds + found.errors.shape[1] * found.frame_seconds
+        if found.start_seconds > 0 or end < explanation.seconds:
+            axes.axvspan(found.start_seconds, end, color="grey", alpha=0.1)
+    axes.set(xlim=(0, explanation.seconds), xlabel="seconds")
+    axes.set_ylabel(f"score of {explanation.window_seconds:.2g} s")
     axes.tick_params(labelsize=8)
 
 

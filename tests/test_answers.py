@@ -129,7 +129,7 @@ def test_windows_go_in_batches_of_bounded_size(monkeypatch):
     list(timeline(pipeline, wav(5.0), 1.0, batch_size=2))
     assert shapes == [(2, RATE), (2, RATE), (1, RATE)]
     shapes.clear()
-    monkeypatch.setattr(answers, "_MAX_WINDOW_SAMPLES", 3 * RATE)
+    monkeypatch.setattr(answers.windows, "_MAX_SAMPLES", 3 * RATE)
     list(timeline(pipeline, wav(5.0), 1.0))
     assert shapes == [(3, RATE), (2, RATE)]
     shapes.clear()
@@ -154,6 +154,7 @@ def test_windows_go_where_the_module_is():
         task, sample_rate, min_duration = "anomaly", RATE, 0.5
         features = SpectrogramImage(RATE)
         temperature = torch.ones((), device="meta")
+        calibration = thresholds = torch.zeros(0)
 
         def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
             assert waveform.device.type == lengths.device.type == "meta"

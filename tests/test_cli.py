@@ -248,7 +248,7 @@ def test_detectors_have_no_labels_to_predict(run_folder, clips, capsys, monkeypa
         assert main(["predict", str(run_folder), str(clips), *window]) == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert "this is a detector" in one_line(err)
+        assert "this is a detector, which has no classes; use audiotorch detect" in one_line(err)
 
 
 def test_predict_does_not_depend_on_the_batch_size(run_folder, clips, capsys):

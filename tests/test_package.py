@@ -38,6 +38,7 @@ LEVELS = {
     "export": 6,
     "batch": 6,
     "plot": 6,
+    "explain": 6,
     "training": 7,  # a run ends in exported files and figures
     "recipes": 8,
     "bench": 9,

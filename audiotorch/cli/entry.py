@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from audiotorch.cli.bench import add_bench
 from audiotorch.cli.check import add_check
+from audiotorch.cli.detect import add_detect
 from audiotorch.cli.export import add_export
 from audiotorch.cli.features import add_features
 from audiotorch.cli.info import add_info
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "train", help="train a model; takes Hydra overrides: audiotorch train data.root=clips"
     )
     add_predict(commands)
+    add_detect(commands)
     add_export(commands)
     add_bench(commands)
     return parser
