@@ -10,6 +10,8 @@ from torch import nn
 
 from audiotorch.errors import ParameterError
 from audiotorch.models.classic import CLASSIFIERS, build_classifier
+from audiotorch.models.detectors import DETECTORS
+from audiotorch.training.anomaly import AnomalyTask
 from audiotorch.training.build import build, build_pipeline, config_dir
 from audiotorch.training.classic import ClassicTask
 from audiotorch.training.tasks import ClassificationTask
@@ -161,29 +163,46 @@ def test_data_instantiates(choice: str):
     assert data.sample_rate == 22050
 
 
+IMAGES = ("log_mel", "mel_image", "word_image", "word_image_8k")
+FITTED = sorted({"fusion", *DETECTORS, *CLASSIFIERS})
+READS_IMAGES = (
+    "cnn",
+    "cnn_ensemble",
+    "timm",
+    *(f"autoencoder_{k}" for k in ("conv", "dense", "idnn")),
+)
+
+
 @pytest.mark.parametrize("features", choices("features"))
-@pytest.mark.parametrize("model", choices("model"))
+@pytest.mark.parametrize("model", [name for name in choices("model") if name not in FITTED])
 def test_pipeline_and_task_instantiate(model: str, features: str):
     if model == "timm":
         pytest.importorskip("timm", reason="the extra timm is not installed")
-    reads_images = model in ("cnn", "cnn_ensemble", "timm")
-    vectors = ("embedding", "mfcc_stats", "reference", "texture_stats", "torchaudio")
-    if reads_images and (features in vectors or features.startswith("robust")):
+    if model in READS_IMAGES and features not in IMAGES:
         pytest.skip("a model for images does not take vectors")
     config = composed(f"model={model}", f"features={features}")
     if features == "embedding":
         with pytest.raises(ParameterError, match=r"features\.run=runs"):
             build_pipeline(config, ["no", "yes"], trusted=False)
         return
-    if model in CLASSIFIERS:
-        pipeline = build_pipeline(config, ["no", "yes"], trusted=False, model=nn.Identity())
-        assert pipeline.sample_rate == config.features.sample_rate
-        assert isinstance(build(config.task), ClassicTask)
-        return
     pipeline = build_pipeline(config, ["no", "yes"], trusted=False)
+    assert pipeline.sample_rate == config.features.sample_rate
+    if model.startswith("autoencoder"):
+        assert pipeline.task == "anomaly"
+        assert isinstance(build(config.task), AnomalyTask)
+        return
     task = build(config.task, pipeline=pipeline, class_counts=None, seed=0)
     assert isinstance(task, ClassificationTask)
-    assert task.pipeline.sample_rate == config.features.sample_rate
+
+
+@pytest.mark.parametrize("model", FITTED)
+def test_fitted_models_and_their_tasks_instantiate(model: str):
+    detector = model == "fusion" or (model in DETECTORS and model not in CLASSIFIERS)
+    config = composed(f"model={model}")
+    pipeline = build_pipeline(config, [], trusted=False, model=nn.Identity())
+    assert pipeline.sample_rate == config.features.sample_rate
+    assert pipeline.task == ("anomaly" if detector else "classification")
+    assert isinstance(build(config.task), AnomalyTask if detector else ClassicTask)
 
 
 def test_trainers_instantiate():

@@ -196,12 +196,8 @@ class TimmCNN(nn.Module):
             exportable=True,
             **options,
         )
-<<<<<<< HEAD
-        self.embedding_size = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]
-=======
         size: Any = self.backbone.head_hidden_size
         self.embedding_size = int(size)
->>>>>>> w-machines
 
     def forward(self, image: Tensor, lengths: Tensor) -> Tensor:
         """Return logits; shapes as in the class docstring."""

@@ -72,9 +72,5 @@ class Ensemble(nn.Module):
 
         Each learned axes of its own, whose mean would mean nothing.
         """
-<<<<<<< HEAD
-        return torch.cat([member.embed(x, lengths) for member in self.members], dim=1)  # type: ignore[operator]
-=======
         found = [member.embed(x, lengths) for member in self.members]  # type: ignore[operator]
         return torch.cat(found, dim=1)
->>>>>>> w-machines
