@@ -121,7 +121,10 @@ def _judged(module: Any, score: float, source: Source) -> dict[str, Any]:
         raise DecodeError(f"{source_name(source)}: its score is {score}, no number to go by")
     found: dict[str, Any] = {"score": score}
     if len(module.calibration):
-        found["p_value"] = float(module.p_value(torch.full_like(module.temperature, score)))
+        # A count over n + 1; in float32 one of 20 would be more than 0.05.
+        size = len(module.calibration) + 1
+        p_value = module.p_value(torch.full_like(module.temperature, score))
+        found["p_value"] = round(float(p_value) * size) / size
     thresholds = module.thresholds.tolist()
     if not thresholds:
         return found

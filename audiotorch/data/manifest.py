@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -192,17 +192,17 @@ def from_table(
     if not table.is_file():
         raise ParameterError(f"manifest='{path}': must be an existing file; check the path")
     columns, rows = read_rows(table)
-    for argument, column in (
-        ("file_column", file_column),
-        ("label_column", label_column),
-        ("group_column", group_column),
-        ("split_column", split_column),
-        ("machine_column", machine_column),
-    ):
+    named = {
+        "file_column": file_column,
+        "label_column": label_column,
+        "group_column": group_column,
+        "split_column": split_column,
+        "machine_column": machine_column,
+    }
+    for argument, column in named.items():
         if column is not None and column not in columns:
             raise ParameterError(missing_column(argument, column, columns, path))
-    folder = Path(root).expanduser() if root is not None else table.parent
-    folder = Path(os.path.abspath(folder))
+    folder = Path(os.path.abspath(Path(root).expanduser() if root is not None else table.parent))
     clips: list[Clip] = []
     lines: dict[Path, int] = {}
     for line, cells in rows:
@@ -222,10 +222,9 @@ def from_table(
             continue
         lines[file] = line
         label = cells[label_column] if label_column is not None else ""
-        group = cells.get(group_column, "").strip() if group_column is not None else ""
+        group = _cell(cells, group_column)
         split = cells[split_column].strip() if split_column is not None else None
-        machine = cells.get(machine_column, "").strip() if machine_column is not None else ""
-        clips.append(Clip(file, label, group or None, split, machine or None))
+        clips.append(Clip(file, label, group, split, _cell(cells, machine_column)))
     if clips and not any(clip.path.exists() for clip in clips):
         raise ParameterError(
             f"manifest='{path}': none of its {len(clips)} files exists, the first would be "
@@ -300,6 +299,11 @@ def _checked(clips: list[Clip], source: str, detection: bool) -> list[Clip]:
 
 def _stripped(clip: Clip) -> Clip:
     return replace(clip, label=clip.label.strip())
+
+
+def _cell(cells: Mapping[str, str], column: str | None) -> str | None:
+    """What a cell holds; None for nothing."""
+    return cells.get(column, "").strip() or None if column is not None else None
 
 
 def _check_cells(
