@@ -79,8 +79,10 @@ def robust_of(y: np.ndarray, rate: int) -> np.ndarray:
 def profile_of(y: np.ndarray, rate: int) -> np.ndarray:
     power = librosa.feature.melspectrogram(y=y, sr=rate, n_fft=512, hop_length=256, n_mels=64)
     db = librosa.power_to_db(power.astype(np.float64))
-    level = [f(db, axis=1) for f in (np.mean, np.std, np.min, np.max)]
-    return np.concatenate([*level, texture_of(y, rate)])
+    bands = [f(db, axis=1) for f in (np.mean, np.std, np.min, np.max)]
+    rms = librosa.feature.rms(y=y, frame_length=512, hop_length=256, dtype=np.float64)
+    level = [10 * np.log10(max(float((rms**2).mean()), 1e-10))]
+    return np.concatenate([level, *bands, texture_of(y, rate)])
 
 
 def rhythm_of(y: np.ndarray, rate: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
+from audiotorch.bench.anomaly import Figures
 from audiotorch.bench.memory import LIMIT, MemoryRow
 from audiotorch.bench.parity import Report, Task
 from audiotorch.bench.peers import PEERS, PeerRow
@@ -12,7 +13,14 @@ from audiotorch.bench.rules import Measured, Rule, judge
 from audiotorch.bench.speed import Row, Timing
 from audiotorch.bench.table import hardware, markdown, versions
 
-__all__ = ["failures_told", "memory_table", "parity_tables", "recipe_table", "speed_tables"]
+__all__ = [
+    "anomaly_tables",
+    "failures_told",
+    "memory_table",
+    "parity_tables",
+    "recipe_table",
+    "speed_tables",
+]
 
 _NUMBERS = ("torch", "librosa", "numpy", "scipy", "soxr")
 
@@ -150,3 +158,25 @@ def memory_table(rows: Sequence[MemoryRow]) -> tuple[str, bool]:
         ]
         cells.append([row.work, *figures, told])
     return markdown(header, cells), all(row.holds for row in rows)
+
+
+def anomaly_tables(figures: Sequence[Figures]) -> str:
+    """Return how good detectors are as tables.
+
+    Args:
+        figures: of the protocols.
+    """
+    parts = [f"Detectors, trained on normal clips alone; {versions(('torch', 'scikit-learn'))}.\n"]
+    for table in figures:
+        cells = [
+            [
+                f"`{setting.features}`",
+                f"`{setting.detector}`",
+                "clip" if setting.window is None else f"{setting.window:g} s",
+                *row,
+            ]
+            for setting, row in table.rows.items()
+        ]
+        header = ["features", "detector", "window", *table.header]
+        parts += [table.title + "\n", markdown(header, cells)]
+    return "\n".join(parts)

@@ -28,6 +28,14 @@ def add_bench(commands: Commands) -> None:
     _add_parity(parser)
     _add_speed(parser)
     parser.add_argument(
+        "--anomaly",
+        nargs="?",
+        const="",
+        metavar="A,B",
+        help="how good detectors of anomalies are: all protocols, or some of machine, esc10, "
+        "heart_yaseen, heart_pascal_b",
+    )
+    parser.add_argument(
         "--write",
         type=Path,
         metavar="FILE",
@@ -84,14 +92,18 @@ def _numbers(text: str) -> list[int]:
 
 def _bench(options: argparse.Namespace) -> int:
     compares = options.parity or options.speed or options.recipe or options.memory
-    if not (options.model or compares):
-        raise ParameterError("nothing to do: give a MODEL, --parity, --speed, --recipe or --memory")
+    if not (options.model or compares or options.anomaly is not None):
+        raise ParameterError(
+            "nothing to do: give a MODEL, --parity, --speed, --recipe, --memory or --anomaly"
+        )
     if options.write is not None and not options.write.is_file():
         raise ParameterError(f"--write {str(options.write)!r}: there is no such file")
     if options.model:
         from audiotorch.bench.exported import time_exported
 
         print(time_exported(find_model(options.model), options.seconds, options.runs), end="")
+    if options.anomaly is not None:
+        _publish(_anomaly(options.anomaly), "anomaly", options.write)
     if compares:
         _need_librosa()
     holds = _parity(options) if options.parity else True
@@ -171,6 +183,19 @@ def _memory(options: argparse.Namespace) -> tuple[str, bool]:
 
     rows = run_memory(options.clips, max(options.threads))
     return memory_table(rows)
+
+
+def _anomaly(text: str) -> str:
+    from audiotorch.bench.anomaly import PROTOCOLS, run_anomaly
+    from audiotorch.bench.clips import data_root
+    from audiotorch.bench.results import anomaly_tables
+    from audiotorch.bench.threads import use_one_thread
+
+    use_one_thread()
+    names = _names(text or None)
+    with Progress(len(names or PROTOCOLS)) as progress:
+        figures = run_anomaly(data_root(), names, progress.advance)
+    return anomaly_tables(figures)
 
 
 def _names(text: str | None) -> list[str] | None:

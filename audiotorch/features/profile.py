@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from audiotorch.errors import ParameterError
 from audiotorch.features.functional import power_to_db
+from audiotorch.features.level import RMS
 from audiotorch.features.pooling import StatisticsPooling
 from audiotorch.features.texture import TextureStatistics
 
@@ -16,13 +17,14 @@ __all__ = ["SoundProfile"]
 class SoundProfile(nn.Module):
     """A front end: level statistics of each mel band beside the texture of the sound.
 
-    Two parts, of one mel spectrogram, joined in this order:
+    Three parts, joined in this order:
 
-    - level: mean, standard deviation, minimum and maximum over time of each mel band in dB,
-      floored `top_db` below the clip's maximum. The recording's level stays in: a machine that
-      grows quiet is one of the things that a detector is to notice. Normal and later recordings
-      have to be made with the same gain; where they are not, put a `Normalize` in front.
-    - texture: `TextureStatistics` of the same spectrogram, which the level does not touch.
+    - level: power of the clip in dB, the mean over frames. It stays in: a machine that grows quiet
+      is one of the things that a detector is to notice. Normal and later recordings have to be made
+      with the same gain; where they are not, put a `Normalize` in front.
+    - band levels: mean, standard deviation, minimum and maximum over time of each mel band in dB,
+      floored `top_db` below the clip's maximum.
+    - texture: `TextureStatistics` of the same mel spectrogram, which no level touches.
 
     Columns come in units of their own: a StandardScaler belongs behind.
 
@@ -39,19 +41,20 @@ class SoundProfile(nn.Module):
 
     Shape:
         - Input: `(batch, time)` and lengths `(batch,)` in samples
-        - Output: `(batch, 4 * n_mels + texture)`: 592 numbers as it stands; `names` tells each
-          column
+        - Output: `(batch, 1 + 4 * n_mels + texture)`: 593 numbers as it stands; `names` tells
+          each column
 
     Raises:
         ParameterError: as `TextureStatistics`.
 
     Reference:
-        The level is what numpy's `mean`, `std`, `min` and `max` make of
+        The level is `librosa.feature.rms(y)` squared, averaged and in dB; band levels are what
+        numpy's `mean`, `std`, `min` and `max` make of
         `librosa.power_to_db(librosa.feature.melspectrogram(y))`.
 
     Example:
         >>> SoundProfile()(torch.randn(2, 22050)).shape
-        torch.Size([2, 592])
+        torch.Size([2, 593])
     """
 
     output_shape: List[int]
@@ -81,13 +84,14 @@ class SoundProfile(nn.Module):
             n_bands=n_bands,
             modulation_frames=modulation_frames,
         )
+        self.rms = RMS(sample_rate, frame_length=n_fft, hop_length=hop_length)
         self.pooling = StatisticsPooling()
         self.sample_rate = sample_rate
         self.top_db = float(top_db)
         self.min_samples = 1
         self.normalised = False
-        levels = [f"level_{name}_{k}" for name in self.pooling.statistics for k in range(n_mels)]
-        self.names: List[str] = levels + self.texture.names
+        bands = [f"band_{name}_{k}" for name in self.pooling.statistics for k in range(n_mels)]
+        self.names: List[str] = ["level", *bands, *self.texture.names]
         self.output_shape = [len(self.names)]
 
     def frame_counts(self, lengths: Tensor) -> Tensor:
@@ -103,5 +107,8 @@ class SoundProfile(nn.Module):
         if lengths is not None:
             counts = self.texture.frame_counts(lengths)
         # In float64, so that the order of summation, and with it padding, leaves no trace.
-        level = self.pooling(power_to_db(mel, top_db=self.top_db).double(), counts)
-        return torch.cat([level, self.texture.describe(mel, counts)], dim=1).to(waveform.dtype)
+        power = self.rms(waveform.double(), lengths).square().sum(dim=-1) / counts[:, None]
+        level = power_to_db(power, top_db=None)
+        bands = self.pooling(power_to_db(mel, top_db=self.top_db).double(), counts)
+        texture = self.texture.describe(mel, counts)
+        return torch.cat([level, bands, texture], dim=1).to(waveform.dtype)
