@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import binom
-from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from audiotorch.audio.io import load
@@ -31,7 +30,7 @@ __all__ = ["FRONTS", "PROTOCOLS", "Figures", "Setting", "run_anomaly"]
 Array = npt.NDArray[Any]
 
 _DRAWS, _RATE, _MACHINE_RATE = 5, 0.1, 16000
-_MACHINE_DRAWS, _N_TRAIN, _FOLDS, _BOOTSTRAP = 20, 45, 5, 500
+_MACHINE_DRAWS, _N_TRAIN, _FOLDS, _BOOTSTRAP = 10, 45, 5, 500
 
 
 class Setting(NamedTuple):
@@ -157,8 +156,10 @@ def _scores(detector: str, normals: Array, *others: Array) -> list[Array]:
 
 
 def _auc(normals: Array, anomalies: Array) -> float:
-    target = np.repeat([0, 1], [len(normals), len(anomalies)])
-    return float(roc_auc_score(target, np.concatenate([normals, anomalies])))
+    """The share of pairs in which the anomaly scores higher; ties count half."""
+    ordered = np.sort(normals)
+    below = sum(np.searchsorted(ordered, anomalies, side).mean() for side in ("left", "right"))
+    return float(below / (2 * len(normals)))
 
 
 def _each(table: _Table, features: Sequence[str]) -> Iterator[tuple[Setting, Array]]:
@@ -194,8 +195,7 @@ def _machine(folder: Path) -> Figures:
         f"themselves with planted faults; mean AUC of {_MACHINE_DRAWS} draws, also by level. Mean "
         f"number of false alarms of 15 clips at a rate of {_RATE:g}, with 9 of the {_N_TRAIN} held "
         f"back, and in how many draws it lies in the binomial 95 % interval, {low:.0f} to "
-        f"{high:.0f}. `mimii_fan_a` is another "
-        "machine, a sanity row.",
+        f"{high:.0f}. `mimii_fan_a` is another machine, a sanity row.",
         [*[f"mean {level} dB" for level in LEVELS_DB], *header, "false alarms", "`mimii_fan_a`"],
         rows,
     )
