@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from sklearn.metrics import roc_auc_score
 
 from audiotorch.bench import anomaly
 from audiotorch.bench.anomaly import FRONTS, run_anomaly
@@ -88,6 +89,13 @@ def test_hearts_that_differ_are_told_apart(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("AUDIOTORCH_DATA", str(tmp_path))
     assert main(["bench", "--anomaly", "heart_yaseen"]) == 0
     assert "heart_yaseen: the first two thirds" in capsys.readouterr().out
+
+
+def test_the_auc_is_scikit_learns_with_ties():
+    generator = np.random.default_rng(2)
+    normals, anomalies = generator.integers(0, 9, 40), generator.integers(3, 12, 17)
+    expected = roc_auc_score(np.repeat([0, 1], [40, 17]), np.concatenate([normals, anomalies]))
+    assert anomaly._auc(normals, anomalies) == pytest.approx(expected, abs=1e-12)
 
 
 def test_subjects_are_never_on_both_sides():
