@@ -208,7 +208,7 @@ def _fit(
     # What the rounding of features decides, no detector is to be fitted on.
     normals = steady(np.concatenate(clips))
     clips = np.split(normals, np.cumsum([len(windows) for windows in clips])[:-1])
-    log.info("fitting %s on %d windows, %d numbers each", config.model.name, *normals.shape)
+    log.info("fitting %s on %d vectors of %d numbers", config.model.name, *normals.shape)
     groups = [clip.group for clip in data.train_set.clips]
     detectors = _detectors(config, pipeline)
     notes: list[str] = []
