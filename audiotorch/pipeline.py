@@ -344,18 +344,22 @@ class Pipeline(nn.Module):
             thresholds: by name, the lowest first; a clip above the last one is an anomaly.
 
         Raises:
-            ParameterError: a classifier, scores that are no finite vector, or thresholds that fall.
+            ParameterError: a classifier, or scores or thresholds that are no finite numbers in the
+                Pipeline's dtype; thresholds that fall.
         """
-        values = list(thresholds.values())
-        if self.task != "anomaly" or values != sorted(values):
+        # Nothing lies above a NaN: such a threshold would never raise an alarm.
+        limits = torch.tensor(list(thresholds.values()), dtype=torch.float64).to(self.temperature)
+        rising = limits.isfinite().all() and (limits.diff() >= 0).all()
+        if self.task != "anomaly" or limits.dim() != 1 or not rising:
             raise ParameterError(
-                f"thresholds={dict(thresholds)}, task={self.task!r}: must rise, and are for "
-                "detectors"
+                f"thresholds={dict(thresholds)}, task={self.task!r}: must be finite and rise, and "
+                "are for detectors"
             )
-        if scores.dim() != 1 or not bool(scores.isfinite().all()):
+        held_back = scores.detach().real.to(self.temperature)
+        if held_back.dim() != 1 or scores.is_complex() or not bool(held_back.isfinite().all()):
             raise ParameterError("scores: must be a vector of finite numbers")
-        self.calibration = scores.detach().to(self.temperature).sort()[0]
-        self.thresholds = torch.tensor(values).to(self.temperature)
+        self.calibration = held_back.sort()[0]
+        self.thresholds = limits
         self.threshold_names = [str(name) for name in thresholds]
 
     @torch.jit.unused

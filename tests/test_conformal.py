@@ -23,6 +23,7 @@ from audiotorch.models.conformal import (
     one_per_group,
     p_values,
     smallest_rate,
+    with_room,
 )
 from audiotorch.models.fusion import cross_fit
 
@@ -298,3 +299,17 @@ def test_cross_fit_splits_no_group_and_scores_every_clip_once():
         cross_fit(fit, score, x, groups=["a"] * 47)
     with pytest.raises(ParameterError, match=r"groups: 2 for 47 clips"):
         partial(cross_fit, fit, score)(x, groups=["a", "b"])
+
+
+@pytest.mark.parametrize("offset", [0.0, -1000.0, 50.0])
+def test_rounding_puts_no_clip_above_the_threshold_that_its_equals_set(offset):
+    rng = np.random.default_rng(0)
+    alike = np.full(30, offset + 1.0)  # such as silence: a third of the clips, and the highest
+    held_back = np.concatenate([offset - rng.random(60), alike]).astype(np.float32)
+    rounded = np.nextafter(held_back, np.float32(np.inf))
+    assert (rounded > conformal_threshold(held_back, 0.1).value).mean() > 0.3
+    calibration = with_room(held_back)
+    found = conformal_threshold(calibration, 0.1)
+    assert not (rounded > found.value).any()
+    above = np.linspace(offset - 1, offset + 2, 500)
+    assert ((p_values(above, calibration) <= 0.1) == (above.astype(np.float32) > found.value)).all()

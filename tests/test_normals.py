@@ -139,3 +139,21 @@ def test_machines_come_from_the_table_or_the_path(tmp_path):
         assert {clip.machine for clip in data.test_set.clips} == {"a", "b"}
         assert int(data.test_set.targets.sum()) == 8
     assert table.splits == pattern.splits
+
+
+def test_normal_clips_of_subjects_with_anomalies_are_tested_with_them():
+    ill = [Clip(Path(f"/fault/{g}.wav"), "fault", f"g{g}") for g in (2, 5, 11, 13, 17, 19)]
+    splits = split_normals(grouped(20, 3) + ill, fifth)
+    known = {clip.group for clip in splits.train + splits.val}
+    assert not known & {clip.group for clip in splits.test}
+    assert len([clip for clip in splits.test if clip.label == "normal"]) == 6 * 3
+    assert not splits.notes
+
+
+def test_subjects_who_are_on_both_sides_are_told():
+    ill = [Clip(Path(f"/fault/{g}.wav"), "fault", f"g{g}") for g in range(15)]
+    splits = split_normals(grouped(20, 3) + ill, fifth)
+    tested = {clip.group for clip in splits.test if clip.label == "normal"}
+    assert len(tested) == 4
+    assert tested <= {f"g{g}" for g in range(15)}
+    assert "anomalies of 11 groups are tested whose normal clips" in splits.notes[0]

@@ -807,6 +807,10 @@ def test_calibration_keeps_thresholds_and_sorted_scores():
         (torch.tensor([1.0]), {"a": 2.0, "b": 1.0}),
         (torch.tensor([math.nan]), {"a": 2.0}),
         (torch.zeros(2, 2), {"a": 2.0}),
+        (torch.tensor([1j]), {"a": 2.0}),
+        (torch.tensor([1.0]), {"a": math.nan}),
+        (torch.tensor([1.0]), {"a": 1e300}),
+        (torch.tensor([1.0]), {"a": [2.0]}),
     ):
         with pytest.raises(ParameterError):
             pipeline.calibrate(scores, thresholds)

@@ -1,6 +1,6 @@
 """Which clips a detector is fitted on, is calibrated on, and is judged by."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +32,8 @@ def split_normals(
     there are anomalies, all of them test, and with them a share of the normal clips. Anomalies in
     no test part are left out. Of the other normal clips some are held back, for the threshold: what
     the table calls validation, or as many as `held_back` says. From 8 groups on whole groups are
-    tested and held back, and counted; else clips.
+    tested and held back, and counted; else clips. The normal clips of a subject who has anomalies
+    too are tested with them, unless most groups are such.
 
     Args:
         clips: the clips.
@@ -64,7 +65,8 @@ def split_normals(
     elif anomalies or test_fraction > 0:
         share = test_fraction or _TEST_SHARE
         rng = np.random.default_rng([seed, 1])
-        rest, tested, _ = _carve(rest, lambda n: round(share * n), rng)
+        with_anomalies = {str(clip.group) for clip in anomalies if clip.group is not None}
+        rest, tested, _ = _carve(rest, lambda n: round(share * n), rng, with_anomalies)
         test = sorted(tested + anomalies)
     if len(rest) + len(val) < 3:
         raise ParameterError(
@@ -78,6 +80,12 @@ def split_normals(
         notes.append(
             f"clips, not groups, are held back for the threshold: there are {groups} groups, fewer "
             f"than {MIN_GROUPS}; the false-alarm rate holds for further clips of these groups"
+        )
+    shared = {c.group for c in rest + val} & {c.group for c in anomalies} - {None}
+    if not given and shared and group_count(rest + val) >= MIN_GROUPS:
+        notes.append(
+            f"anomalies of {len(shared)} groups are tested whose normal clips are fitted on or "
+            "held back: too many groups have both to test them all whole"
         )
     if len(rest) < 2:
         raise ParameterError(f"{len(rest)} normal clips are left to fit on: must be two at least")
@@ -102,14 +110,23 @@ def _normal_labels(clips: Sequence[Clip], normal: str | Iterable[str] | None) ->
 
 
 def _carve(
-    clips: list[Clip], wanted: Callable[[int], int], rng: np.random.Generator
+    clips: list[Clip],
+    wanted: Callable[[int], int],
+    rng: np.random.Generator,
+    first: Collection[str] = (),
 ) -> tuple[list[Clip], list[Clip], str]:
-    """Rest, the clips of as many groups as wanted, and whether these were groups or clips."""
+    """Rest, the clips of as many groups as wanted, and whether these were groups or clips.
+
+    The groups of `first` are taken before others, and all of them unless they are most.
+    """
     by_group = group_count(clips) >= MIN_GROUPS
     keys = [str(clip.group if by_group and clip.group is not None else clip.path) for clip in clips]
     names = sorted(set(keys))
-    n = max(0, min(wanted(len(names)), len(names) - 1))
-    chosen = {names[i] for i in rng.permutation(len(names))[:n].tolist()}
+    shuffled = [names[i] for i in rng.permutation(len(names)).tolist()]
+    preferred = [name for name in shuffled if name in first]
+    least = len(preferred) if len(preferred) <= len(names) // 2 else 0
+    n = max(0, min(max(wanted(len(names)), least), len(names) - 1))
+    chosen = set([*preferred, *(name for name in shuffled if name not in first)][:n])
     rest = [clip for key, clip in zip(keys, clips, strict=True) if key not in chosen]
     taken = [clip for key, clip in zip(keys, clips, strict=True) if key in chosen]
     return rest, taken, "group" if by_group else "clip"

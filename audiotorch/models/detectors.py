@@ -313,8 +313,8 @@ class DetectorModel(nn.Module):
         - Output: `(batch,)`, the `anomaly_scores` in the input's dtype
 
     Raises:
-        ParameterError: as `tensorize`; no detector; statistics of another width; in `forward`,
-            vectors of another width.
+        ParameterError: as `tensorize`; no detector; statistics of another width, or that are no
+            numbers to measure by; in `forward`, vectors of another width.
 
     Example:
         >>> x = np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]])
@@ -339,6 +339,8 @@ class DetectorModel(nn.Module):
                 f"normals: mean {mean.shape} and standard deviation {std.shape} must each have "
                 f"the {self.n_features} features of the detector"
             )
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            raise ParameterError("normals: must be finite, with standard deviations above 0")
         self.normals = Scaler(_tensor(mean), _tensor(std))
         self.pooling = VectorPooling()
 

@@ -24,6 +24,7 @@ from audiotorch.models.conformal import (
     mean_p_calibration,
     n_held_back,
     one_per_group,
+    with_room,
 )
 from audiotorch.models.detection import Detection, evaluate_detection, table
 from audiotorch.models.detectors import (
@@ -201,13 +202,17 @@ def _fit(
     """Fit the detectors on the normal clips' windows, and put them into the Pipeline."""
     features: Any = pipeline.features
     if "dataset" in getattr(features, "normalize", ()):
+        if task.conformal == "cross":
+            raise ParameterError(
+                "task.conformal='cross': features.normalize=dataset learns from all clips, the "
+                "folds that calibrate too; take another normalize, or split"
+            )
         features.fit(pipeline.prepare(b.waveform, b.lengths) for b in data.train_dataloader())
     _place(pipeline, config)
     clips = compute_windows(pipeline, data.train_set)
     pipeline.cpu()
     # What the rounding of features decides, no detector is to be fitted on.
     normals = steady(np.concatenate(clips))
-    clips = np.split(normals, np.cumsum([len(windows) for windows in clips])[:-1])
     log.info("fitting %s on %d vectors of %d numbers", config.model.name, *normals.shape)
     groups = [clip.group for clip in data.train_set.clips]
     detectors = _detectors(config, pipeline)
@@ -216,7 +221,8 @@ def _fit(
     if len(detectors) > 1 or task.conformal == "cross":
         cross = [_cross_fit(d, clips, groups, task, config.seed) for d in detectors]
     if task.conformal == "cross":
-        members, references = cross[0].members, list(cross[0].calibration)
+        members = cross[0].members
+        references = [with_room(scores).astype(np.float64) for scores in cross[0].calibration]
         combine = "conformal"
     else:
         members = [fit_detector(d, normals, config.seed, notes=notes) for d in detectors]
@@ -276,7 +282,8 @@ def _cross_fit(
     """Detectors that were each fitted without a fold of the clips, and the mean of its windows."""
 
     def fit(rows: np.ndarray) -> Any:
-        return fit_detector(detector, np.concatenate([clips[i] for i in rows]), seed, notes=[])
+        own = steady(np.concatenate([clips[i] for i in rows]))
+        return fit_detector(detector, own, seed, notes=[])
 
     def score(fitted: Any, rows: np.ndarray) -> np.ndarray:
         # In float32, as the Pipeline's scores are: an equal score must count as equal.
@@ -306,7 +313,7 @@ def _calibrate(
         if data.splits.validation == "clip":
             groups = [None] * len(groups)
         rows = one_per_group(groups, data.seed)
-        calibration = scores["held_back"][rows]
+        calibration = torch.from_numpy(with_room(scores["held_back"][rows].numpy()))
         thresholds = conformal_thresholds(calibration.numpy(), task.rates)
         recordings = (
             f", one of each of {len(rows)} groups counts" if len(rows) < len(groups) else ""

@@ -36,9 +36,10 @@ FITTED = "fitted.skops"
 
 # What a configuration that was tampered with, or another version's, leads to.
 MISFITS = (
-    KeyError,
+    LookupError,
     TypeError,
     ValueError,
+    ArithmeticError,
     RuntimeError,
     AttributeError,
     MemoryError,
@@ -85,7 +86,7 @@ def detector_model(found: FittedDetector) -> nn.Module:
         found: the detectors.
     """
     members = [DetectorModel(fitted, found.normals) for fitted in found.members]
-    if not len(found.references):
+    if len(members) == 1 and not len(found.references):
         return members[0]
     references = [torch.from_numpy(each) for each in found.references]
     return Fusion(members, references, found.combine)
