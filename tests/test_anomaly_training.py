@@ -192,6 +192,8 @@ def test_cross_validation_is_of_clips_not_windows(run: Run, tmp_path: Path):
         (("data.normal=[calm]",), r"normal=\['calm'\]: must be among the labels"),
         (("ckpt_path=somewhere",), "no epochs to resume"),
         (("pipeline.aggregate=median",), "aggregate='median'"),
+        (("pipeline.window=long",), "window='long': must be a number of seconds"),
+        (("model=cnn", "task=anomaly"), "CNN: is a classifier; choose model=autoencoder_dense"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(run: Run, overrides, message):
