@@ -346,14 +346,16 @@ def _draw_time_line(axes: "Axes", explanation: "Explanation") -> None:
     starts, scores = explanation.start_seconds.numpy(), explanation.window_scores.numpy()
     ends = starts + explanation.window_seconds
     axes.hlines(scores, starts, ends, color=_NEUTRAL, linewidth=1, alpha=0.5)
-    axes.plot((starts + ends) / 2, scores, color=_NEUTRAL, marker=".", linewidth=1)
+    # Of an hour, dots would hide the line.
+    marker = "." if len(scores) <= 200 else ""
+    axes.plot((starts + ends) / 2, scores, color=_NEUTRAL, marker=marker, linewidth=1)
     for place, (name, threshold) in enumerate(explanation.thresholds.items()):
         if np.isfinite(threshold):
             label = f"{_short(name)} (of whole clips)"
             style = "-" if place == len(explanation.thresholds) - 1 else "--"
             axes.axhline(threshold, color=_WRONG, linestyle=style, linewidth=1, label=label)
     if explanation.thresholds:
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, loc="upper right")
     if explanation.map is not None and len(starts) > 1:
         found = explanation.map
         end = found.start_seconds + found.errors.shape[1] * found.frame_seconds
