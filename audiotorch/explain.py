@@ -14,7 +14,13 @@ from audiotorch.audio.clips import check_seconds
 from audiotorch.errors import ParameterError
 from audiotorch.features.pooling import column_names
 
-__all__ = ["DeviationMap", "Explanation", "check_explainable", "explain_detection"]
+__all__ = [
+    "DeviationMap",
+    "Explanation",
+    "band_edges",
+    "check_explainable",
+    "explain_detection",
+]
 
 _MAP_SECONDS = 60.0  # drawn of a long recording, around the window that scores highest
 _LINE_SECONDS = 1.0  # windows of the time line, where the detector has none of its own
@@ -143,6 +149,22 @@ def explain_detection(
         else:
             found.update(_in_what(pipeline, clip))
     return Explanation(**found)
+
+
+def band_edges(features: Any) -> Tensor:
+    """Return Hz between the centres of neighbouring mel bands, and where the outer ones end.
+
+    Args:
+        features: a front end with `mel` and `sample_rate`.
+
+    Shape:
+        - Output: `(n_mels + 1,)`, float64
+    """
+    bank = features.mel.bank.double().cpu()
+    hz = torch.linspace(0.0, features.sample_rate / 2, bank.shape[1], dtype=torch.float64)
+    centres = bank @ hz / bank.sum(dim=1)
+    used = hz[bank.amax(dim=0) > 0]
+    return torch.cat([used[:1], (centres[1:] + centres[:-1]) / 2, used[-1:]])
 
 
 class _Clip:
@@ -286,7 +308,7 @@ def _map(module: Any, waveform: Tensor, start: float, batch_size: int) -> Deviat
             errors[:, place : place + count] += wrong[:, :count]
             total[place : place + count] += 1
     total = total.clamp(min=1)
-    return DeviationMap(start, step, _band_edges(module.features), image / total, errors / total)
+    return DeviationMap(start, step, band_edges(module.features), image / total, errors / total)
 
 
 def _feature_samples(module: Any, lengths: Tensor) -> Tensor:
@@ -302,15 +324,6 @@ def _frame_seconds(module: Any, frames: Tensor, lengths: Tensor) -> float:
     if all_of_them > none:
         return round(many[1].item() / (all_of_them - none)) / float(module.features.sample_rate)
     return int(lengths[0]) / module.sample_rate / int(frames[0])
-
-
-def _band_edges(features: Any) -> Tensor:
-    """Hz between the centres of neighbouring bands, and where the outer ones end."""
-    bank = features.mel.bank.double().cpu()
-    hz = torch.linspace(0.0, features.sample_rate / 2, bank.shape[1], dtype=torch.float64)
-    centres = bank @ hz / bank.sum(dim=1)
-    used = hz[bank.amax(dim=0) > 0]
-    return torch.cat([used[:1], (centres[1:] + centres[:-1]) / 2, used[-1:]])
 
 
 def _peak(errors: Tensor, frame_seconds: float) -> tuple[int, int, int]:

@@ -137,7 +137,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Keys: `format` ("audiotorch"), `format_version`, `container` ("torchscript" or
     "torch.export"), `task`, `labels`, `sample_rate` (Hz), `min_duration` (seconds), `preprocess`
     and `features` (class and settings of each module), `model` (class), `n_parameters`,
-    `metrics`, `versions`.
+    `metrics`, `versions`; of detectors with windows `window`, `hop` (seconds) and `aggregate`.
 
     Args:
         path: a `.ts` or `.pt2` file that `export` wrote.
@@ -237,6 +237,7 @@ def _encode_metadata(pipeline: Pipeline, metrics: Mapping[str, Any] | None) -> s
         "labels": list(pipeline.labels),
         "sample_rate": pipeline.sample_rate,
         "min_duration": pipeline.min_duration,
+        **{k: getattr(pipeline, k) for k in ("window", "hop", "aggregate") if pipeline.window},
         "preprocess": [_describe(step) for step in pipeline.preprocess.steps],
         "features": _describe(pipeline.features),
         "model": {"type": type(pipeline.model).__name__},

@@ -23,6 +23,9 @@ _AGGREGATES = ("mean", "max", "top_k")
 def _check_windows(
     task: str, window: float | None, hop: float | None, aggregate: str, top_k: int
 ) -> None:
+    for name, value in (("window", window), ("hop", hop)):
+        if value is not None and not isinstance(value, int | float):
+            raise ParameterError(f"{name}={value!r}: must be a number of seconds")
     if window is None and hop is not None:
         raise ParameterError(f"hop={hop}: leads from window to window; give window too")
     if window is not None:

@@ -27,6 +27,7 @@ __all__ = [
     "confusion_matrix",
     "detection",
     "importance_bars",
+    "mark_kilohertz",
     "new_figure",
     "pixels",
     "prediction_strip",
@@ -260,6 +261,22 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     os.replace(partial, path)
 
 
+def mark_kilohertz(axes: "Axes", band_edges: np.ndarray) -> None:
+    """Write kHz beside a picture whose rows are bands.
+
+    Args:
+        axes: of the picture, one unit high a band.
+        band_edges: Hz between the bands and at the ends, `(n_bands + 1,)`.
+    """
+    n_bands = len(band_edges) - 1
+    ticks = np.array([125, 250, 500, 1000, 2000, 4000, 8000, 16000])
+    ticks = ticks[(ticks > band_edges[0]) & (ticks < band_edges[-1])]
+    places = np.interp(ticks, band_edges, np.arange(n_bands + 1))
+    # The mel scale crowds what is low.
+    apart = np.diff(places, append=np.inf) > 0.05 * n_bands
+    axes.set_yticks(places[apart], [f"{tick / 1000:g}" for tick in ticks[apart]])
+
+
 @contextmanager
 def _any_glyph() -> Iterator[None]:
     """Let a name that the font cannot show be drawn as boxes, without a warning a letter."""
@@ -299,20 +316,16 @@ def _draw_map(
     below.imshow(found.spectrogram.numpy(), cmap="Greys", alpha=0.6, **settings)
     drawn = below.imshow(errors, cmap="autumn_r", alpha=np.sqrt(share), **settings)
     below.figure.colorbar(drawn, ax=[above, below], label="squared error", shrink=0.6)
-    ticks = np.array([125, 250, 500, 1000, 2000, 4000, 8000, 16000])
-    ticks = ticks[(ticks > edges[0]) & (ticks < edges[-1])]
-    places = np.interp(ticks, edges, np.arange(n_bands + 1))
-    # The mel scale crowds what is low.
-    apart = np.diff(places, append=np.inf) > 0.05 * n_bands
-    ticks, places = ticks[apart], places[apart]
     for axes, text in ((above, "input"), (below, "what deviates")):
-        axes.set_yticks(places, [f"{tick / 1000:g}" for tick in ticks])
-        axes.set(ylabel="kHz", xlim=extent[:2])
+        mark_kilohertz(axes, edges)
+        # As below, where the time line is: no time before the start or past the end.
+        axes.set(ylabel="kHz", xlim=(max(0.0, left), min(extent[1], explanation.seconds)))
         axes.set_title(text, fontsize=9)
         axes.tick_params(labelsize=8)
     if explanation.band is not None and explanation.second is not None:
         low, high = np.interp(explanation.band, edges, np.arange(n_bands + 1))
-        margin = max(4 * found.frame_seconds, 0.01 * n_frames * found.frame_seconds)
+        seconds = found.frame_seconds
+        margin = max(min(4 * seconds, 0.1), seconds, 0.01 * n_frames * seconds)
         corners = explanation.second + np.array([-1, 1, 1, -1, -1]) * margin
         below.plot(corners, [low, low, high, high, low], color="black", linewidth=1)
         below.set_ylim(0, n_bands)
@@ -333,14 +346,16 @@ def _draw_time_line(axes: "Axes", explanation: "Explanation") -> None:
     starts, scores = explanation.start_seconds.numpy(), explanation.window_scores.numpy()
     ends = starts + explanation.window_seconds
     axes.hlines(scores, starts, ends, color=_NEUTRAL, linewidth=1, alpha=0.5)
-    axes.plot((starts + ends) / 2, scores, color=_NEUTRAL, marker=".", linewidth=1)
+    # Of an hour, dots would hide the line.
+    marker = "." if len(scores) <= 200 else ""
+    axes.plot((starts + ends) / 2, scores, color=_NEUTRAL, marker=marker, linewidth=1)
     for place, (name, threshold) in enumerate(explanation.thresholds.items()):
         if np.isfinite(threshold):
             label = f"{_short(name)} (of whole clips)"
             style = "-" if place == len(explanation.thresholds) - 1 else "--"
             axes.axhline(threshold, color=_WRONG, linestyle=style, linewidth=1, label=label)
     if explanation.thresholds:
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, loc="upper right")
     if explanation.map is not None and len(starts) > 1:
         found = explanation.map
         end = found.start_seconds + found.errors.shape[1] * found.frame_seconds

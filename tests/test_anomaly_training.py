@@ -14,10 +14,12 @@ from hydra import compose, initialize_config_dir
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from audiotorch.cli import main as command
 from audiotorch.data.datamodule import AudioDataModule
 from audiotorch.errors import DecodeError, ParameterError
-from audiotorch.export import load_pipeline
+from audiotorch.export import load_pipeline, read_metadata
 from audiotorch.models.conformal import n_held_back, with_room
+from audiotorch.models.detection import Detection, evaluate_detection
 from audiotorch.models.detectors import anomaly_scores
 from audiotorch.models.storage import load_fitted, read_notes, save_fitted
 from audiotorch.pipeline import Pipeline
@@ -114,6 +116,8 @@ def test_figures_are_those_of_the_exported_file(finished: Path, machine: Path):
     alarm = metrics["thresholds"]["alarm"]
     assert alarm["promised_rate"] == pytest.approx(1 / 17)
     assert "hold back 19" in alarm["note"]
+    told = read_metadata(finished / "model.ts")
+    assert (told["window"], told["hop"], told["aggregate"]) == (0.4, 0.3, "max")
     assert metrics["thresholds"]["warning"]["promised_rate"] == pytest.approx(3 / 17)
 
 
@@ -211,6 +215,46 @@ def test_normal_recordings_alone_will_do(machine: Path, tmp_path: Path, run: Run
     assert not [name for name in metrics if name.startswith("test/")]
 
 
+def test_too_few_clips_come_with_what_it_takes(run: Run, caplog):
+    run("model=gaussian", "task.false_alarm_rate=0.05")
+    assert "hold back 19. Half are held back at most: it takes 38 normal clips." in caplog.text
+
+
+def test_cross_conformal_p_values_are_told_as_they_are(
+    machine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    settings = [*SMALL, "model=gaussian", f"data.root={machine}", "task.conformal=cross"]
+    assert main([*settings, "task.folds=4", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    assert "(cross-conformal, normal clips: 32)" in capsys.readouterr().out
+    silence = tmp_path / "silence.wav"
+    soundfile.write(silence, np.zeros(RATE), RATE)
+    assert command(["detect", str(tmp_path / "run"), str(silence)]) == 0
+    # The mean of four p-values, each of 8 clips.
+    text = capsys.readouterr().out
+    assert "the smallest p-value possible is 0.111" in text
+    assert " 0.11111 " in text
+
+
+def test_a_handful_of_groups_gives_no_interval_without_width(
+    run: Run, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    table = tmp_path / "groups.csv"
+    files = sorted(machine.rglob("*.wav"))
+    rows = [f"{file},{file.parent.name},{i % 3}" for i, file in enumerate(files)]
+    table.write_text("\n".join(["file,label,group", *rows]))
+    asked: list[dict[str, Any]] = []
+
+    def judge(*scored: Any, **settings: Any) -> Detection:
+        asked.append(settings)
+        return evaluate_detection(*scored, **settings)
+
+    monkeypatch.setattr("audiotorch.training.anomaly.evaluate_detection", judge)
+    data = ("data.root=null", f"data.manifest={table}", "data.group_column=group")
+    run("model=gaussian", *data, "data.test_group=[0]")
+    # One group drawn anew is the same one.
+    assert asked[0]["groups"] is None
+
+
 def test_cross_validation_is_of_clips_not_windows(run: Run, tmp_path: Path):
     run("model=fusion", "pipeline.window=0.4", "task.folds=3")
     notes = read_notes(tmp_path / "run/checkpoints/fitted.skops")
@@ -233,6 +277,8 @@ def test_cross_validation_is_of_clips_not_windows(run: Run, tmp_path: Path):
         (("data.normal=[calm]",), r"normal=\['calm'\]: must be among the labels"),
         (("ckpt_path=somewhere",), "no epochs to resume"),
         (("pipeline.aggregate=median",), "aggregate='median'"),
+        (("pipeline.window=long",), "window='long': must be a number of seconds"),
+        (("model=cnn", "task=anomaly"), "CNN: is a classifier; choose model=autoencoder_dense"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(run: Run, overrides, message):

@@ -17,6 +17,7 @@ from audiotorch.audio import load
 from audiotorch.data.dataset import collate
 from audiotorch.errors import ParameterError
 from audiotorch.pipeline import Pipeline
+from audiotorch.training.autoencoder_drawings import draw_prediction
 from audiotorch.training.autoencoding import train_autoencoder
 from audiotorch.training.blocks import Blocks, BlockSampler, ClipImages
 from audiotorch.training.build import build, config_dir
@@ -79,6 +80,19 @@ def test_trains_and_draws(model: str, tmp_path: Path):
     assert kept["labels"] == []
     assert kept["config"]["model"]["_target_"] == config.model._target_
     assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+
+
+def test_pictures_are_in_kilohertz():
+    image = np.random.default_rng(0).normal(size=(32, 50))
+    edges = np.linspace(0, 8000, 33)
+    settings: Any = {"edges": edges, "seconds": 1.0, "unit": "dB", "title": "clip"}
+    figure = draw_prediction(image, image, image**2, **settings)
+    for axes in figure.axes[:3]:
+        assert axes.get_ylabel().endswith("kHz")
+        names = (label.get_text() for label in axes.get_yticklabels())
+        ticks = dict(zip(names, axes.get_yticks(), strict=True))
+        assert ticks["2"] == 8.0
+        assert ticks["4"] == 16.0
 
 
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

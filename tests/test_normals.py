@@ -93,6 +93,7 @@ def test_parts_do_not_hang_on_the_order_of_files():
         (clips(9, "a") + clips(9, "b"), {}, r"none of the labels \['a', 'b'\] is 'normal'"),
         (clips(9), {"normal": "ok"}, r"normal=\['ok'\]: must be among"),
         (clips(9), {"normal": []}, r"normal=\[\]"),
+        (clips(9, "Anomalies"), {}, "the only label, 'Anomalies', sounds like"),
         (clips(2), {}, "2 normal clips"),
         (clips(3) + clips(9, "fault"), {}, "2 normal clips"),
     ],
@@ -157,3 +158,14 @@ def test_subjects_who_are_on_both_sides_are_told():
     assert len(tested) == 4
     assert tested <= {f"g{g}" for g in range(15)}
     assert "anomalies of 11 groups are tested whose normal clips" in splits.notes[0]
+
+
+def test_recordings_beside_class_folders_are_told(tmp_path, caplog):
+    for i in range(9):
+        write(tmp_path / f"{i}.wav")
+        write(tmp_path / "anomaly" / f"{i}.wav")
+    data = AudioDataModule(tmp_path)
+    data.for_detection(fifth)
+    with pytest.raises(ParameterError, match="the only label, 'anomaly'"):
+        data.setup()
+    assert "9 audio files lie in no class folder and are left out" in caplog.text

@@ -1,6 +1,8 @@
 """`audiotorch detect`: tell anomalous recordings with an exported detector."""
 
 import argparse
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from audiotorch.cli.answering import Lines, add_answering, each_clip, each_window, open_model
 from audiotorch.cli.arguments import Commands
 from audiotorch.cli.terminal import DONE, SOME_FAILED
-from audiotorch.errors import ParameterError, printable
+from audiotorch.errors import ParameterError, TruncationWarning, printable
 
 if TYPE_CHECKING:
     from audiotorch.answers import Prediction
 
 __all__ = ["add_detect"]
+
+# Of pictures that are not drawn: no names for a folder.
+_OTHER_KINDS = (".jpg", ".jpeg", ".svg", ".pdf", ".gif", ".webp", ".tif", ".tiff", ".bmp")
 
 FIELDS = ("score", "threshold", "p_value", "is_anomaly")
 
@@ -117,7 +122,10 @@ class _Asker:
         from audiotorch.explain import explain_detection
         from audiotorch.plot import detection, save_figure
 
-        found = explain_detection(self._module, file, **self._settings)
+        with warnings.catch_warnings():
+            # Told when the file was answered.
+            warnings.simplefilter("ignore", TruncationWarning)
+            found = explain_detection(self._module, file, **self._settings)
         save_figure(detection(found, Path(file).name), self._pictures[file])
         self.reasons[file] = found.reason
 
@@ -132,14 +140,19 @@ def _pictures(target: str | None, files: Sequence[str], module: Any) -> dict[str
     check_explainable(module)
     new_figure(1.0, 1.0)
     path = Path(target)
-    if path.suffix.lower() == ".png" and not path.is_dir():
+    if not target or (path.suffix.lower() in _OTHER_KINDS and not path.is_dir()):
+        raise ParameterError(f"--explain {target!r}: must end in .png, or be a folder")
+    one = path.suffix.lower() == ".png" and not path.is_dir()
+    if one:
         if len(set(files)) > 1:
             raise ParameterError(
                 f"--explain {target}: is one picture for {len(set(files))} files; give a folder"
             )
+    elif path.exists() and not path.is_dir():
+        raise ParameterError(f"--explain {target!r}: must end in .png, or be a folder")
+    _make_folder(target, path.parent if one else path)
+    if one:
         return {files[0]: path}
-    if path.exists() and not path.is_dir():
-        raise ParameterError(f"--explain {target}: must end in .png, or be a folder")
     found: dict[str, Path] = {}
     taken: set[str] = set()
     for file in dict.fromkeys(files):
@@ -152,6 +165,18 @@ def _pictures(target: str | None, files: Sequence[str], module: Any) -> dict[str
     return found
 
 
+def _make_folder(target: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError as error:
+        raise ParameterError(
+            f"--explain {target}: its folder cannot be made ({error.strerror}); name another place"
+        ) from error
+    if not writable:
+        raise ParameterError(f"--explain {target}: the folder is read-only; name another place")
+
+
 def _summary(
     options: argparse.Namespace,
     module: Any,
@@ -161,15 +186,15 @@ def _summary(
 ) -> str:
     """How many anomalies there are, and what the threshold promises."""
     what = "recordings" if options.window is None else "windows"
-    n_normal = len(module.calibration)
-    least = f"; the smallest p-value possible is {1 / (n_normal + 1):.3g}" if n_normal else ""
+    smallest = _smallest_p_value(module, metadata)
+    least = "" if smallest is None else f"; the smallest p-value possible is {smallest:.3g}"
     if not len(module.thresholds):
         return f"{n_answers} {what} scored; this detector has no threshold{least}"
     text = f"{n_anomalies} of {n_answers} {what} are anomalies"
     if options.window is not None:
         return f"{text} by a threshold that was calibrated on whole clips"
     rate = _promised_rate(metadata, module.threshold_names[-1])
-    promised = "" if rate is None else f", at a promised false-alarm rate of {rate:g}"
+    promised = "" if rate is None else f", at a promised false-alarm rate of {rate:.3g}"
     return f"{text}{promised}{least}"
 
 
@@ -178,3 +203,13 @@ def _promised_rate(metadata: Mapping[str, Any], name: str) -> float | None:
     thresholds = metadata["metrics"].get("thresholds") or {}
     rate: float | None = thresholds.get(name, {}).get("promised_rate")
     return rate
+
+
+def _smallest_p_value(module: Any, metadata: Mapping[str, Any]) -> float | None:
+    """That of a score above all of normal clips; a cross-conformal one is 1 at most."""
+    import torch
+
+    if not len(module.calibration):
+        return None
+    highest = 1.0 if metadata["metrics"].get("conformal") == "cross" else torch.inf
+    return float(module.p_value(torch.full_like(module.temperature, highest)))

@@ -90,5 +90,5 @@ def _print_model(row: dict[str, Any]) -> None:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         if len(text) > LONGEST:
             text = f"{text[:LONGEST]}... (--json shows all {len(text)} characters)"
-        if key not in ("file", "format"):
+        if key not in ("file", "format") and not (key == "labels" and not row[key]):
             print(f"  {key:14}  {printable(text)}")

@@ -81,10 +81,17 @@ def from_folder(root: str | Path, detection: bool = False) -> list[Clip]:
         if not files:
             log.warning("%s holds no audio and makes no class", printable(str(class_folder)))
         clips += [Clip(path, class_folder.name) for path in files]
+    files = audio_files(folder, "*")
     if not clips and detection:
-        clips = [Clip(path, NORMAL) for path in audio_files(folder, "*")]
+        clips = [Clip(path, NORMAL) for path in files]
+    elif clips and files:
+        log.warning(
+            "%s: %d audio files lie in no class folder and are left out",
+            printable(str(folder)),
+            len(files),
+        )
     if not clips:
-        loose = len(audio_files(folder, "*"))
+        loose = len(files)
         reason = (
             f"its {loose} audio files lie in no class folder; make one folder per class, or give "
             "data.pattern and data.regex to take the label from the file name"

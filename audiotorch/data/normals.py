@@ -14,6 +14,8 @@ __all__ = ["ANOMALY", "split_normals"]
 ANOMALY = "anomaly"
 """The label of all that is not normal."""
 
+# A lone label of these is no normal sound, whatever else would be left of it.
+_ABNORMAL = ("abnormal", "anomal", "fault", "defect", "damage", "broken", "disease")
 _TEST_SHARE = 0.2  # of the normal clips, where anomalies are there to tell them from
 
 
@@ -105,6 +107,11 @@ def _normal_labels(clips: Sequence[Clip], normal: str | Iterable[str] | None) ->
         raise ParameterError(
             f"normal=None: none of the labels {labels} is 'normal'; say which are, as in "
             f"data.normal=[{labels[0]}]"
+        )
+    if not named and any(word in labels[0].casefold() for word in _ABNORMAL):
+        raise ParameterError(
+            f"normal=None: the only label, '{labels[0]}', sounds like what is not normal; add "
+            f"recordings of normal sound, or say data.normal=[{labels[0]}]"
         )
     return named or set(labels)
 

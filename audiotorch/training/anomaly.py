@@ -11,14 +11,17 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from hydra.utils import get_object
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from audiotorch.data.datamodule import AudioDataModule
+from audiotorch.data.splits import MIN_GROUPS, group_count
 from audiotorch.errors import ParameterError
 from audiotorch.models.conformal import (
     Threshold,
+    clips_needed,
     conformal_thresholds,
     cross_thresholds,
     mean_p_calibration,
@@ -148,7 +151,7 @@ def train_anomaly(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     parts = {"train": data.train_set, "held_back": data.val_set, "test": data.test_set}
     scores = {name: score_clips(pipeline, clips) for name, clips in parts.items() if len(clips)}
     thresholds = _calibrate(pipeline, scores, data, task, found)
-    metrics: dict[str, Any] = _promises(thresholds)
+    metrics: dict[str, Any] = {"conformal": task.conformal, **_promises(thresholds)}
     judged = _judge(scores.get("test"), data, thresholds, task, config.seed)
     if judged is not None:
         metrics |= {f"test/{name}": value for name, value in judged.as_dict().items()}
@@ -166,7 +169,13 @@ def train_anomaly(config: DictConfig, run_dir: Path) -> dict[str, Any]:
 
 
 def _check(config: DictConfig, task: AnomalyTask, fitted: bool) -> None:
-    """Refuse what only networks have, or only fitted detectors."""
+    """Refuse classifiers, and what only networks have, or only fitted detectors."""
+    target = str(config.model._target_)
+    if target.startswith("audiotorch.") and not (fitted or hasattr(get_object(target), "loss")):
+        raise ParameterError(
+            f"task=anomaly with {target}: is a classifier; choose model=autoencoder_dense, "
+            "gaussian or another detector, or leave out task=anomaly"
+        )
     if fitted and config.ckpt_path is not None:
         raise ParameterError(
             f"ckpt_path={config.ckpt_path!r}: {config.model.name} has no epochs to resume; leave "
@@ -318,7 +327,7 @@ def _calibrate(
         recordings = (
             f", one of each of {len(rows)} groups counts" if len(rows) < len(groups) else ""
         )
-        log.info("%d normal clips held back%s", len(groups), recordings)
+        log.info("normal clips held back: %d%s", len(groups), recordings)
     pipeline.calibrate(calibration, {each.name: each.value for each in thresholds})
     for each in thresholds:
         log.info(
@@ -328,8 +337,16 @@ def _calibrate(
             100 * each.promised,
         )
         if each.note:
-            log.warning("%s: %s", each.name, each.note)
+            log.warning("%s: %s", each.name, each.note + _remedy(each, task, data))
     return thresholds
+
+
+def _remedy(threshold: Threshold, task: AnomalyTask, data: AudioDataModule) -> str:
+    """How a user comes by more clips to hold back."""
+    if task.conformal == "cross" or data.splits.validation == "given":
+        return ""
+    what = "groups of normal clips" if data.splits.validation == "group" else "normal clips"
+    return f" Half are held back at most: it takes {2 * clips_needed(threshold.rate)} {what}."
 
 
 def _promises(thresholds: Sequence[Threshold]) -> dict[str, Any]:
@@ -363,7 +380,8 @@ def _judge(
         scores.numpy(),
         data.test_set.targets.numpy().astype(bool),
         machines=machines if any(machine is not None for machine in machines) else None,
-        groups=groups if any(group is not None for group in groups) else None,
+        # A few groups drawn again are the same ones: such an interval would have no width.
+        groups=groups if group_count(data.test_set.clips) >= MIN_GROUPS else None,
         thresholds={each.name: each.value for each in thresholds},
         max_fpr=task.max_fpr,
         n_bootstrap=task.n_bootstrap,

@@ -45,7 +45,8 @@ def draw_detector(
                 parts[name] = scores["test"][chosen].numpy()
     figure = score_histogram(parts, thresholds)
     save_figure(figure, folder / "scores.png")
-    writer.add_image("scores", pixels(figure), dataformats="HWC")
+    # Not the name of the pictures that an autoencoder's epochs have, at other steps.
+    writer.add_image("final/scores", pixels(figure), dataformats="HWC")
     _draw_clips(writer, pipeline, data, scores)
 
 

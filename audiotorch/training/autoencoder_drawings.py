@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from audiotorch.plot import new_figure, pixels
+from audiotorch.explain import band_edges
+from audiotorch.plot import mark_kilohertz, new_figure, pixels
 from audiotorch.training.blocks import BlockLoaders, ClipImages
 from audiotorch.training.drawings import board_writer, is_due
 from audiotorch.training.stepping import PipelineTask
@@ -100,6 +101,7 @@ class AutoencoderDrawings(Callback):
             shown[0].cpu().numpy(),
             shown[1].cpu().numpy(),
             error.cpu().numpy(),
+            edges=band_edges(features).numpy(),
             seconds=seconds,
             unit="dB" if in_db else "normalised",
             title=f"{name}, score {float(network(x, counts)):.3g}",
@@ -111,6 +113,7 @@ def draw_prediction(
     predicted: np.ndarray,
     error: np.ndarray,
     *,
+    edges: np.ndarray,
     seconds: float,
     unit: str,
     title: str,
@@ -121,6 +124,7 @@ def draw_prediction(
         image: of the clip, `(n_mels, frames)`.
         predicted: of the same shape, drawn in the same colours.
         error: squared error of the same shape, in squared standard deviations.
+        edges: Hz between the bands and at the ends, `(n_mels + 1,)`.
         seconds: how long the clip lasts.
         unit: of image and prediction.
         title: stands above it.
@@ -132,11 +136,13 @@ def draw_prediction(
     place: Any = {"origin": "lower", "aspect": "auto", "extent": (0, seconds, 0, len(image))}
     for ax, part, name in ((axes[0], image, "clip"), (axes[1], predicted, "predicted")):
         drawn = ax.imshow(part, cmap="magma", vmin=low, vmax=high, **place)
-        ax.set_ylabel(f"{name}\nmel band")
+        ax.set_ylabel(f"{name}\nkHz")
     figure.colorbar(drawn, ax=list(axes[:2]), label=unit)
     drawn = axes[2].imshow(error, cmap="inferno", vmin=0, vmax=top, **place)
-    axes[2].set(ylabel="error\nmel band", xlabel="seconds")
+    axes[2].set(ylabel="error\nkHz", xlabel="seconds")
     figure.colorbar(drawn, ax=axes[2], label="squared error")
+    for ax in axes:
+        mark_kilohertz(ax, edges)
     axes[0].set_title(title, fontsize=10)
     return figure
 

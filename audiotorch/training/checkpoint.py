@@ -138,6 +138,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         DecodeError: the file is damaged, or not a checkpoint of audiotorch.
     """
+    if Path(path).suffix == Path(FITTED).suffix:
+        raise DecodeError(
+            f"{os.fspath(path)!r} holds a scikit-learn model, which has no weights or epochs to go "
+            "on from; name the run of a network"
+        )
     try:
         # torch reads anything else with its legacy unpickler, which fails in many ways.
         if os.path.isfile(path) and not zipfile.is_zipfile(path):

@@ -148,11 +148,13 @@ def report(metrics: Mapping[str, Any], run_dir: Path) -> None:
         print(f"validation accuracy: {metrics['val/acc']:.4g}{remark}")
     if "test/acc" in metrics:
         print(f"test accuracy: {metrics['test/acc']:.4g}")
+    split = metrics.get("conformal") == "split"
+    where = "normal clips held back:" if split else "cross-conformal, normal clips:"
     for name, threshold in metrics.get("thresholds", {}).items():
         promised = 100 * threshold["promised_rate"]
         print(
             f"{name}: score above {threshold['score']:.6g}, at most {promised:.3g} % false alarms "
-            f"({metrics['held_back']} normal clips held back)"
+            f"({where} {metrics['held_back']})"
         )
     if metrics.get("test/auc") is not None:
         print(f"test AUC: {metrics['test/auc']:.4g}")
