@@ -37,7 +37,7 @@ def _check_windows(
             raise ParameterError(f"hop={hop}: must be from 0.001 s to window={window}, for no gaps")
     if aggregate not in _AGGREGATES:
         raise ParameterError(f"aggregate={aggregate!r}: must be one of {_AGGREGATES}")
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+    if type(top_k) is not int or top_k < 1:
         raise ParameterError(f"top_k={top_k!r}: must be a whole number of at least 1")
 
 
@@ -100,8 +100,7 @@ class Pipeline(nn.Module):
 
     Raises:
         ParameterError: an unknown task, a negative duration, repeated labels, a rate that the
-            features do not expect, windows of a classifier; in `forward`, wrong shapes or integer
-            samples.
+            features do not expect, windows of a classifier; wrong shapes or integer samples.
 
     Example:
         >>> from audiotorch.features import SpectrogramImage
@@ -164,10 +163,12 @@ class Pipeline(nn.Module):
 
     def forward(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return probabilities or scores; shapes and errors as in the class docstring."""
-        if self.task == "anomaly":
+        if self.task == "anomaly" and self.window > 0.0:
             scores, _, valid = self.window_scores(waveform, lengths)
             return self.combine(scores, valid)
         logits = self.logits(waveform, lengths)
+        if self.task == "anomaly":
+            return logits
         if len(self.labels) not in [0, logits.shape[-1]]:
             raise ParameterError(f"labels: {len(self.labels)} for {logits.shape[-1]} model outputs")
         if self.task == "multilabel":
@@ -240,8 +241,7 @@ class Pipeline(nn.Module):
         Raises:
             ParameterError: a window or hop shorter than one sample.
         """
-        # TorchScript's round gives a float.
-        window = int(round(window_seconds * self.sample_rate))  # noqa: RUF046
+        window = int(round(window_seconds * self.sample_rate))  # noqa: RUF046 - as in `windows`
         hop = int(round(hop_seconds * self.sample_rate))  # noqa: RUF046
         if window < 1 or hop < 1:
             raise ParameterError(
@@ -282,8 +282,7 @@ class Pipeline(nn.Module):
         if self.window == 0.0:
             starts = torch.zeros_like(lengths, dtype=torch.float64).unsqueeze(1)
             return waveform.unsqueeze(1), lengths.unsqueeze(1), starts, starts == 0
-        # TorchScript's round gives a float.
-        window = int(round(self.window * self.sample_rate))  # noqa: RUF046
+        window = int(round(self.window * self.sample_rate))  # noqa: RUF046 - a float in TorchScript
         hop = int(round(self.hop * self.sample_rate))  # noqa: RUF046
         cut, inside, starts, valid = cut_windows(waveform, lengths, window, hop)
         return cut, inside, starts.to(torch.float64) / self.sample_rate, valid
@@ -390,9 +389,7 @@ class Pipeline(nn.Module):
     def predict(
         self, sources: Source | Iterable[Source], *, device: str | None = None, batch_size: int = 8
     ) -> list[Prediction]:
-        """Decode, resample, batch and answer; as `audiotorch.predict(self, sources)`.
-
-        Recordings of many minutes go through `audiotorch.timeline` instead, window by window.
+        """Decode and answer, as `audiotorch.predict`; for hours of audio see `audiotorch.timeline`.
 
         Args:
             sources: a path, bytes or open file, or several of them.

@@ -497,7 +497,7 @@ def test_interrupt_is_status_130(run_folder, clips, capsys, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("audiotorch.cli.predict.find_audio", interrupt)
+    monkeypatch.setattr("audiotorch.cli.answering.find_audio", interrupt)
     assert main(["predict", str(run_folder), str(clips)]) == 130
     assert one_line(capsys.readouterr().err) == "audiotorch: interrupted\n"
 

@@ -383,7 +383,7 @@ def test_help_says_what_thresholds_of_windows_mean(capsys):
 
 def test_a_threshold_that_none_exceeds_is_none_in_json(runs, clips, capsys, monkeypatch):
     pipeline = detector()
-    pipeline.calibrate(pipeline.calibration, {"alarm": math.inf})
+    pipeline.thresholds = torch.full_like(pipeline.thresholds, math.inf)
     monkeypatch.setattr(sys.modules["audiotorch.export"], "load_pipeline", lambda path: pipeline)
     assert main(["detect", runs["one"], str(clips), "--json"]) == 0
     for row in rows(capsys):

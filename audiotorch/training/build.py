@@ -77,7 +77,7 @@ def build_pipeline(
     """
     config = OmegaConf.create(config)
     features = build(config.features, trusted=trusted)
-    detector = str(config.task._target_).endswith(".AnomalyTask")
+    detector = str(OmegaConf.select(config, "task._target_")).endswith(".AnomalyTask")
     if model is None:
         answers = {} if detector else {"n_classes": len(labels)}
         model = build(

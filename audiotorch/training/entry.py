@@ -214,10 +214,10 @@ def _defaults() -> dict[str, Any]:
             continue
         prefix = "" if group == "." else f"{group}."
         for key, value in _flat(OmegaConf.to_container(OmegaConf.load(path)), prefix):
-            before = found.get(key, value)
+            before = found.get(key, 0)
             if not isinstance(before, str | None):
-                differ = value is not None and isinstance(before, list) != isinstance(value, list)
-                found[key] = None if differ else value
+                differ = isinstance(before, list) != isinstance(value, list)
+                found[key] = None if key in found and differ else value
     return found
 
 
