@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from audiotorch.answers import check_detector, score_windows
 from audiotorch.answers.asking import PAD, answering, least_seconds, placed
-from audiotorch.answers.prediction import named
+from audiotorch.answers.prediction import named, named_thresholds
 from audiotorch.audio import Source, load
 from audiotorch.audio.clips import check_seconds
 from audiotorch.errors import ParameterError
@@ -182,12 +182,11 @@ class _Clip:
             )
         score, self.starts, self.scores, window = self._scored(batch_size)
         told = named(module, score, name)
-        names = zip(module.threshold_names, module.thresholds.tolist(), strict=True)
         self.found: dict[str, Any] = {
             "score": score,
             **{key: told.get(key) for key in ("threshold", "p_value", "is_anomaly")},
             "seconds": float(self.starts[-1]) + window,
-            "thresholds": dict(names),
+            "thresholds": named_thresholds(module),
             "start_seconds": self.starts,
             "window_scores": self.scores,
             "window_seconds": window,

@@ -10,7 +10,7 @@ import torch
 from audiotorch.audio.source import Source, source_name
 from audiotorch.errors import DecodeError
 
-__all__ = ["Prediction", "WindowPrediction", "best_class", "named"]
+__all__ = ["Prediction", "WindowPrediction", "best_class", "named", "named_thresholds"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,15 @@ def named(module: Any, answer: Any, source: Source) -> dict[str, Any]:
     return _judged(module, answer, source) if module.task == "anomaly" else _class(module, answer)
 
 
+def named_thresholds(module: Any) -> dict[str, float]:
+    """Return a Pipeline's thresholds by name, in their order.
+
+    Args:
+        module: Pipeline, eager or exported.
+    """
+    return dict(zip(module.threshold_names, module.thresholds.tolist(), strict=True))
+
+
 def best_class(row: Sequence[float]) -> int:
     """Return the place of the most probable class.
 
@@ -107,9 +116,11 @@ def best_class(row: Sequence[float]) -> int:
 def _class(module: Any, row: Sequence[float]) -> dict[str, Any]:
     """The most probable class if it is probable enough, its probability, that of every class."""
     best = best_class(row)
-    thresholds = dict(zip(module.threshold_names, module.thresholds.tolist(), strict=True))
+    least = named_thresholds(module).get("abstain", 0.0)
     return {
-        "label": None if row[best] < thresholds.get("abstain", 0.0) else module.labels[best],
+        "label": None
+        if row[best] < named_thresholds(module).get("abstain", 0.0)
+        else module.labels[best],
         "confidence": row[best],
         "probabilities": dict(zip(module.labels, row, strict=True)),
     }
@@ -125,15 +136,16 @@ def _judged(module: Any, score: float, source: Source) -> dict[str, Any]:
         size = len(module.calibration) + 1
         p_value = module.p_value(torch.full_like(module.temperature, score))
         found["p_value"] = round(float(p_value) * size) / size
-    thresholds = module.thresholds.tolist()
+    thresholds = named_thresholds(module)
     if not thresholds:
         return found
-    names = [name for name, t in zip(module.threshold_names, thresholds, strict=True) if score > t]
-    is_anomaly = score > thresholds[-1]
+    names = [name for name, threshold in thresholds.items() if score > threshold]
+    last = list(thresholds.values())[-1]
+    is_anomaly = score > last
     return {
         **found,
         "label": "anomaly" if is_anomaly else "normal",
-        "threshold": thresholds[-1],
+        "threshold": last,
         "is_anomaly": is_anomaly,
         "level": names[-1] if names else None,
     }

@@ -44,6 +44,12 @@ from audiotorch.training.autoencoding import train_autoencoder
 from audiotorch.training.build import build, build_pipeline
 from audiotorch.training.checkpoint import keep_calibration
 from audiotorch.training.fitted import FittedDetector, detector_model, save_detector_run
+from audiotorch.training.front import (
+    fit_features,
+    learns_from_clips,
+    place_features,
+    scales,
+)
 from audiotorch.training.progress import quiet
 from audiotorch.training.results import (
     clear_figures,
@@ -52,7 +58,7 @@ from audiotorch.training.results import (
     write_results,
     write_text,
 )
-from audiotorch.training.settings import accelerator, check_count, check_number, check_sizes
+from audiotorch.training.settings import check_count, check_number, check_sizes
 from audiotorch.training.vectors import compute_windows, score_clips
 
 __all__ = ["AnomalyTask", "train_anomaly"]
@@ -209,15 +215,13 @@ def _fit(
     config: DictConfig, task: AnomalyTask, pipeline: Pipeline, data: AudioDataModule
 ) -> FittedDetector:
     """Fit the detectors on the normal clips' windows, and put them into the Pipeline."""
-    features: Any = pipeline.features
-    if "dataset" in getattr(features, "normalize", ()):
-        if task.conformal == "cross":
-            raise ParameterError(
-                "task.conformal='cross': features.normalize=dataset learns from all clips, the "
-                "folds that calibrate too; take another normalize, or split"
-            )
-        features.fit(pipeline.prepare(b.waveform, b.lengths) for b in data.train_dataloader())
-    _place(pipeline, config)
+    if task.conformal == "cross" and learns_from_clips(pipeline):
+        raise ParameterError(
+            "task.conformal='cross': features.normalize=dataset learns from all clips, the folds "
+            "that calibrate too; take another normalize, or split"
+        )
+    fit_features(pipeline, data)
+    place_features(pipeline, config.trainer)
     clips = compute_windows(pipeline, data.train_set)
     pipeline.cpu()
     # What the rounding of features decides, no detector is to be fitted on.
@@ -244,23 +248,10 @@ def _fit(
     return found
 
 
-def _place(pipeline: Pipeline, config: DictConfig) -> None:
-    device = accelerator(config.trainer).replace("gpu", "cuda")
-    try:
-        pipeline.to(device).eval()
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ParameterError(
-            f"trainer.accelerator={config.trainer.accelerator!r}: torch cannot compute features "
-            f"there ({str(error).splitlines()[0]}); take auto or cpu"
-        ) from error
-
-
 def _detectors(config: DictConfig, pipeline: Pipeline) -> list[Any]:
     """The unfitted detectors: one, or those of a fusion."""
     model: Any = OmegaConf.to_container(config.model, resolve=True)
-    scale = model.get("scale")
-    if scale is None:
-        scale = not getattr(pipeline.features, "normalised", False)
+    scale = scales(config.model, pipeline)
     if model["name"] == "fusion":
         members = model["members"]
         # null leaves out one of the defaults

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from audiotorch.answers.prediction import named_thresholds
 from audiotorch.data.datamodule import AudioDataModule
 from audiotorch.pipeline import Pipeline
 from audiotorch.plot import pixels, save_figure, score_histogram
@@ -36,7 +37,7 @@ def draw_detector(
         scores: of each part's clips: `train`, `held_back`, `test`.
     """
     writer: Any = logger.experiment
-    thresholds = dict(zip(pipeline.threshold_names, pipeline.thresholds.tolist(), strict=True))
+    thresholds = named_thresholds(pipeline)
     parts = {name.replace("_", " "): scores[name].numpy() for name in scores if name != "test"}
     if "test" in scores:
         anomalous = data.test_set.targets == 1

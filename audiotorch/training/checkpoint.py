@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from audiotorch.answers.prediction import named_thresholds
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.models.ensemble import Ensemble
 from audiotorch.pipeline import Pipeline
@@ -208,7 +209,7 @@ def keep_calibration(folder: Path, pipeline: Pipeline) -> None:
         pipeline: the calibrated detector.
     """
     checkpoint = read_checkpoint(folder / "last.ckpt")
-    thresholds = dict(zip(pipeline.threshold_names, pipeline.thresholds.tolist(), strict=True))
+    thresholds = named_thresholds(pipeline)
     checkpoint["audiotorch"] |= {
         "calibration": pipeline.calibration,
         "thresholds": thresholds,

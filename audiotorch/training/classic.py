@@ -31,9 +31,10 @@ from audiotorch.pipeline import Pipeline
 from audiotorch.training.build import build, build_pipeline
 from audiotorch.training.classic_drawings import draw_classic
 from audiotorch.training.fitted import save_classifier_run
+from audiotorch.training.front import fit_features, place_features, scales
 from audiotorch.training.progress import quiet
 from audiotorch.training.results import clear_figures, draw, run_facts, write_results, write_text
-from audiotorch.training.settings import accelerator, check_count, check_number, check_sizes
+from audiotorch.training.settings import check_count, check_number, check_sizes
 from audiotorch.training.vectors import Vectors, compute_vectors
 
 __all__ = ["ClassicTask", "train_classic"]
@@ -113,7 +114,7 @@ def train_classic(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         pipeline = _front_end(plain, config, data)
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         parts = _vectors(pipeline, data, task, config.seed)
-        scale = _scales(config, pipeline)
+        scale = scales(config.model, pipeline)
         classifier = build(config.model, without=("scale", "init_from"), scale=scale)
         tune = _search(config, task, scale)
         evaluations = _judge(classifier, parts["train"], data, task, config.seed, tune)
@@ -162,18 +163,10 @@ def _read(config: DictConfig) -> AudioDataModule:
 def _front_end(plain: Any, config: DictConfig, data: AudioDataModule) -> Pipeline:
     """The Pipeline whose model is still to be fitted."""
     pipeline = build_pipeline(plain, data.labels, model=nn.Identity())
-    features: Any = pipeline.features
     check_sizes(pipeline, data)
-    if "dataset" in getattr(features, "normalize", ()):
-        features.fit(pipeline.prepare(b.waveform, b.lengths) for b in data.train_dataloader())
-    device = accelerator(config.trainer).replace("gpu", "cuda")
-    try:
-        return pipeline.to(device).eval()
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ParameterError(
-            f"trainer.accelerator={config.trainer.accelerator!r}: torch cannot compute features "
-            f"there ({str(error).splitlines()[0]}); take auto or cpu"
-        ) from error
+    fit_features(pipeline, data)
+    place_features(pipeline, config.trainer)
+    return pipeline
 
 
 def _vectors(
@@ -195,16 +188,6 @@ def _vectors(
         if len(clips):
             parts[name] = compute_vectors(pipeline, clips)
     return parts
-
-
-def _scales(config: DictConfig, pipeline: Pipeline) -> bool:
-    """Whether a scaler comes first: as said, or where the features are not normalised."""
-    scale = config.model.scale
-    if not isinstance(scale, bool | None):
-        raise ParameterError(f"model.scale={scale!r}: must be true, false or null")
-    if scale is not None:
-        return scale
-    return not getattr(pipeline.features, "normalised", False)
 
 
 def _search(

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from audiotorch.answers.prediction import named_thresholds
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.models.detectors import DetectorModel
 from audiotorch.models.fusion import Fusion
@@ -104,7 +105,7 @@ def save_classifier_run(
         pipeline: gives labels and the threshold below which it abstains.
         config: the run's resolved configuration.
     """
-    thresholds = dict(zip(pipeline.threshold_names, pipeline.thresholds.tolist(), strict=True))
+    thresholds = named_thresholds(pipeline)
     metadata = {"config": config, "labels": list(pipeline.labels), "thresholds": thresholds}
     _save(folder, fitted, metadata)
 
@@ -123,9 +124,7 @@ def save_detector_run(
     notes = {
         "config": config,
         "labels": [],
-        "thresholds": dict(
-            zip(pipeline.threshold_names, pipeline.thresholds.tolist(), strict=True)
-        ),
+        "thresholds": named_thresholds(pipeline),
         "calibration": pipeline.calibration.tolist(),
         "normals": [each.tolist() for each in found.normals],
         "references": [np.asarray(each, dtype=np.float64).tolist() for each in found.references],

@@ -15,6 +15,7 @@ from audiotorch.data.datamodule import AudioDataModule, EpochSampler
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.build import build
 from audiotorch.training.checkpoint import take_weights
+from audiotorch.training.front import fit_features
 from audiotorch.training.progress import EpochLines, progress
 from audiotorch.training.settings import accelerator, check_sizes
 
@@ -70,12 +71,10 @@ def prepare(
         type(pipeline.features).__name__,
         f"{sum(p.numel() for p in pipeline.parameters()):,}",
     )
-    features: Any = pipeline.features
     check_sizes(pipeline, data)
     if resume is not None:
         return
-    if "dataset" in getattr(features, "normalize", ()):
-        features.fit(pipeline.prepare(b.waveform, b.lengths) for b in data.train_dataloader())
+    fit_features(pipeline, data)
     if config.model.init_from is not None:
         take_weights(pipeline, config.model.init_from)
 
