@@ -155,6 +155,7 @@ def test_windows_go_where_the_module_is():
         features = SpectrogramImage(RATE)
         temperature = torch.ones((), device="meta")
         calibration = thresholds = torch.zeros(0)
+        threshold_names = ()
 
         def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
             assert waveform.device.type == lengths.device.type == "meta"

@@ -118,9 +118,7 @@ def _class(module: Any, row: Sequence[float]) -> dict[str, Any]:
     best = best_class(row)
     least = named_thresholds(module).get("abstain", 0.0)
     return {
-        "label": None
-        if row[best] < named_thresholds(module).get("abstain", 0.0)
-        else module.labels[best],
+        "label": None if row[best] < least else module.labels[best],
         "confidence": row[best],
         "probabilities": dict(zip(module.labels, row, strict=True)),
     }
