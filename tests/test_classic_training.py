@@ -20,7 +20,7 @@ from audiotorch.data.demo import write_corpus
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.export import load_pipeline
 from audiotorch.models.classic import CLASSIFIERS, build_classifier, fit_classifier
-from audiotorch.models.storage import load_classifier, read_notes, save_classifier
+from audiotorch.models.storage import load_fitted, read_notes, save_fitted
 from audiotorch.models.tensorize import steady
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
@@ -121,7 +121,7 @@ REGEX = r"(?P<label>[^/]+)/[^/]*_(?P<group>device\d+)_\d+\.flac$"
 def test_exported_file_gives_scikit_learns_probabilities(finished: Path, corpus: Path):
     module = load_pipeline(finished / "model.ts")
     checkpoint = finished / "checkpoints" / "fitted.skops"
-    fitted = load_classifier(checkpoint)
+    fitted = load_fitted(checkpoint)
     assert read_notes(checkpoint)["labels"] == module.labels
     data, _ = recomputed(finished, corpus)
     for clips in (data.train_set, data.test_set):
@@ -359,7 +359,7 @@ def test_a_checkpoint_that_does_not_fit_its_configuration_is_one_line(tmp_path: 
     fitted = fit_classifier(build_classifier("logistic"), np.eye(4), np.array([0, 1, 0, 1]))
     section = {"_target_": "audiotorch.features.SummaryVector", "n_fft": rate}
     notes = {"config": {"features": section}, "labels": ["a", "b"], "thresholds": {}}
-    save_classifier(fitted, tmp_path / "fitted.skops", notes)
+    save_fitted(fitted, tmp_path / "fitted.skops", notes)
     with pytest.raises(DecodeError, match="does not fit its own configuration"):
         load_checkpoint_pipeline(tmp_path / "fitted.skops")
 

@@ -27,10 +27,8 @@ from audiotorch.models.nearest import NearestDistance
 
 __all__ = [
     "TRUSTED",
-    "load_classifier",
     "load_fitted",
     "read_notes",
-    "save_classifier",
     "save_fitted",
 ]
 
@@ -149,10 +147,6 @@ def load_fitted(path: str | os.PathLike[str]) -> Any:
     if any(issubclass(one.category, InconsistentVersionWarning) for one in caught):
         log.warning("%s: may answer otherwise than it did: %s", name, remedy)
     return fitted
-
-
-# The names from when there were classifiers alone.
-save_classifier, load_classifier = save_fitted, load_fitted
 
 
 def read_notes(path: str | os.PathLike[str]) -> dict[str, Any]:

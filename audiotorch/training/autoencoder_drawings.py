@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from audiotorch.explain import band_edges
-from audiotorch.plot import mark_kilohertz, new_figure, pixels
+from audiotorch.plot import mark_kilohertz, new_figure, pixels, score_histogram
 from audiotorch.training.blocks import BlockLoaders, ClipImages
 from audiotorch.training.drawings import board_writer, is_due
 from audiotorch.training.stepping import PipelineTask
@@ -17,7 +17,7 @@ from audiotorch.training.stepping import PipelineTask
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["AutoencoderDrawings", "draw_prediction", "draw_scores"]
+__all__ = ["AutoencoderDrawings", "draw_prediction"]
 
 # Clips of a group whose scores are drawn: a histogram needs no more.
 _SCORED = 200
@@ -59,7 +59,8 @@ class AutoencoderDrawings(Callback):
                 figure = self._prediction(task, image, f"{name} {rank}")
                 tag = f"{name.replace(' ', '_')}/{rank}"
                 writer.add_image(tag, pixels(figure), step, dataformats="HWC")
-        writer.add_image("scores", pixels(draw_scores(scores)), step, dataformats="HWC")
+        finite = {name: row[np.isfinite(row)] for name, row in scores.items()}
+        writer.add_image("scores", pixels(score_histogram(finite)), step, dataformats="HWC")
         network.train(was_training)
 
     def _groups(self) -> dict[str, list[Tensor]]:
@@ -144,26 +145,4 @@ def draw_prediction(
     for ax in axes:
         mark_kilohertz(ax, edges)
     axes[0].set_title(title, fontsize=10)
-    return figure
-
-
-def draw_scores(scores: dict[str, np.ndarray]) -> "Figure":
-    """Draw how the scores of groups of clips are distributed, on a logarithmic axis.
-
-    Args:
-        scores: by the group's name, each `(n,)`; those that are not positive numbers are left out.
-    """
-    figure = new_figure(6.0, 3.6)
-    axes = figure.add_subplot()
-    kept = {name: row[np.isfinite(row) & (row > 0)] for name, row in scores.items()}
-    everything = np.concatenate([*kept.values(), np.zeros(0)])
-    if len(everything):
-        edges = np.geomspace(everything.min() * 0.98, everything.max() * 1.02, 41).tolist()
-        for name, row in kept.items():
-            weights = np.full(len(row), 1 / max(len(row), 1))
-            label = f"{name} ({len(row)})"
-            axes.hist(row, edges, weights=weights, alpha=0.5, label=label, histtype="stepfilled")
-        axes.set_xscale("log")
-        axes.legend(frameon=False, fontsize=8)
-    axes.set(xlabel="score", ylabel="share of the clips")
     return figure

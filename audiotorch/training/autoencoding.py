@@ -36,15 +36,7 @@ class AutoencoderTask(PipelineTask):
         """Loss of one batch of blocks."""
         counts = torch.full([len(batch)], batch.shape[-1], device=batch.device)
         loss: Tensor = self.pipeline.model.loss(batch, counts)  # type: ignore[operator]
-        self.log(
-            "train/loss",
-            loss,
-            on_step=True,
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=len(batch),
-            sync_dist=True,
-        )
+        self.log_loss(loss, len(batch))
         return loss
 
     def on_train_epoch_end(self) -> None:

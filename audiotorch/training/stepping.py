@@ -82,6 +82,23 @@ class PipelineTask(L.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def log_loss(self, loss: Tensor, batch_size: int) -> None:
+        """Log a step's training loss, and its mean over the epoch.
+
+        Args:
+            loss: a number.
+            batch_size: what it is the mean of.
+        """
+        self.log(
+            "train/loss",
+            loss,
+            on_step=True,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=batch_size,
+            sync_dist=True,
+        )
+
     def on_train_batch_end(self, *_: Any) -> None:
         """Move the averaged weights towards the new ones."""
         if self.average is not None:

@@ -173,15 +173,7 @@ class ClassificationTask(PipelineTask):
             weight=self.weights,
             label_smoothing=self.label_smoothing,
         )
-        self.log(
-            "train/loss",
-            loss,
-            on_step=True,
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=len(target),
-            sync_dist=True,
-        )
+        self.log_loss(loss, len(target))
         return loss
 
     def validation_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
