@@ -1,0 +1,3 @@
+"""Speech to text."""
+
+__all__: list[str] = []
