@@ -39,8 +39,8 @@ LEVELS = {
     "batch": 6,
     "plot": 6,
     "explain": 6,
-    "training": 7,  # a run ends in exported files and figures
     "transcribe": 7,
+    "training": 7,  # a run ends in exported files and figures
     "recipes": 8,
     "bench": 9,
     "cli": 10,
