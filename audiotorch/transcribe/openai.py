@@ -187,9 +187,7 @@ def _alignment_heads(whisper: Any, net: Any, path: str) -> bytes | None:
 
 def _segment(found: dict[str, Any], language: str) -> Segment:
     words = [
-        Word(
-            word["word"], float(word["start"]), float(word["end"]), float(word["probability"])
-        )
+        Word(word["word"], float(word["start"]), float(word["end"]), float(word["probability"]))
         for word in found.get("words", [])
     ]
     numbers = ("avg_logprob", "compression_ratio", "no_speech_prob", "temperature")
