@@ -1,13 +1,19 @@
 """What turns samples into text: one small protocol, and the programs behind it."""
 
+import os
+import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from torch import Tensor
 
+from audiotorch.errors import ParameterError
 from audiotorch.transcribe.result import Segment
 
-__all__ = ["SAMPLE_RATE", "TEMPERATURES", "Backend", "Options"]
+__all__ = ["BACKENDS", "SAMPLE_RATE", "TEMPERATURES", "Backend", "Options", "open_backend"]
+
+BACKENDS = ("whisper", "faster-whisper")
 
 SAMPLE_RATE = 16000  # Hz, of all Whisper models
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -65,3 +71,52 @@ class Backend(Protocol):
             options: how.
         """
         ...
+
+
+def open_backend(
+    model: str | os.PathLike[str] = "base", backend: str = "whisper", device: str | None = None
+) -> Backend:
+    """Load a Whisper model. The one used last stays in memory and is given again.
+
+    Args:
+        model: a name of Whisper's, such as `"tiny.en"`, `"base"` or `"turbo"`, which is downloaded
+            when it is first used; or the path of a checkpoint, of a folder for faster-whisper.
+        backend: `"whisper"`, or `"faster-whisper"`, which needs the extra `faster`.
+        device: as torch names it; `None` = CUDA where there is some, else the CPU.
+
+    Raises:
+        ParameterError: unknown backend or model, a device that is not there, or a model that can
+            not be downloaded.
+        DecodeError: the checkpoint cannot be read as one.
+        MissingDependencyError: the backend is not installed.
+    """
+    if backend not in BACKENDS:
+        raise ParameterError(f"backend={backend!r}: must be one of {', '.join(BACKENDS)}")
+    name = os.fspath(model)
+    with _LOADING:
+        return _loaded(name, backend, device, _version(name))
+
+
+_LOADING = threading.Lock()
+
+
+def _version(model: str) -> tuple[int, int] | None:
+    """What tells a checkpoint from another that was written in its place."""
+    try:
+        state = os.stat(model)
+    except (OSError, ValueError):
+        return None  # a name
+    return state.st_size, state.st_mtime_ns
+
+
+@lru_cache(maxsize=1)
+def _loaded(
+    model: str, backend: str, device: str | None, version: tuple[int, int] | None
+) -> Backend:
+    if backend == "whisper":
+        from audiotorch.transcribe.openai import OpenAIWhisper
+
+        return OpenAIWhisper(model, device)
+    from audiotorch.transcribe.faster import FasterWhisper
+
+    return FasterWhisper(model, device)
