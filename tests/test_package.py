@@ -40,6 +40,7 @@ LEVELS = {
     "plot": 6,
     "explain": 6,
     "training": 7,  # a run ends in exported files and figures
+    "transcribe": 7,
     "recipes": 8,
     "bench": 9,
     "cli": 10,

@@ -1,7 +1,6 @@
 """Waveforms to audio files, through libsndfile."""
 
 import os
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from audiotorch.audio.preprocess import check_rate
 from audiotorch.audio.sndfile import VORBIS_ORDER
+from audiotorch.audio.whole import written_whole
 from audiotorch.errors import ParameterError
 
 __all__ = ["WRITERS", "save"]
@@ -68,15 +68,16 @@ def save(
     samples = _samples_to_write(waveform, encoding)
     if container == "OGG" and samples.shape[1] in VORBIS_ORDER:
         samples = samples[:, np.argsort(VORBIS_ORDER[samples.shape[1]])]
-    partial = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}.part")
     try:
-        with soundfile.SoundFile(
-            str(partial), "w", int(sample_rate), samples.shape[1], encoding, format=container
-        ) as file:
+        with (
+            written_whole(path) as partial,
+            soundfile.SoundFile(
+                str(partial), "w", int(sample_rate), samples.shape[1], encoding, format=container
+            ) as file,
+        ):
             # In blocks: libsndfile's Vorbis encoder keeps a whole call on the stack.
             for start in range(0, len(samples), _BLOCK):
                 file.write(samples[start : start + _BLOCK])
-        os.replace(partial, path)
     except soundfile.LibsndfileError as error:
         if error.code == _SYSTEM_ERROR:
             raise OSError(f"{path}: cannot be written; check rights and room on disk") from error
@@ -85,8 +86,6 @@ def save(
             f"({container}, {encoding}) cannot be written: {error.error_string.strip()} "
             "Use a rate and channel count the format knows, or another suffix."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _writer(path: Path, subtype: str | None) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from audiotorch.batch.columns import SUMMARY, FeatureColumns
 from audiotorch.batch.journal import Clip, Journal
 from audiotorch.batch.output import Fingerprint, Kept, Output
 from audiotorch.batch.pieces import Piece, Task, compute, decode, portions
+from audiotorch.batch.place import telling
 from audiotorch.batch.tables import Block
 from audiotorch.errors import ParameterError
 
@@ -26,7 +26,7 @@ _BLOCK = 1 << 16  # numbers read back at a time
 
 @dataclass(frozen=True)
 class Failure:
-    """A file that the table lacks.
+    """A file that the output has no result of.
 
     Args:
         file: its name.
@@ -119,7 +119,7 @@ def extract_features(
     names = list(dict.fromkeys(paths))
     n_columns = len(columns.names)
     with (
-        _telling(output.path),
+        telling(output.path),
         Journal(output.folder, columns.settings, n_columns, fresh=overwrite) as journal,
     ):
         kept = {} if journal.fresh else output.finished()
@@ -137,18 +137,6 @@ def extract_features(
         journal.remove()
         found = [Failure(name, failures[name]) for name in names if name in failures]
         return Report(len(journal.entries), n_skipped, found, n_columns)
-
-
-@contextmanager
-def _telling(path: Path) -> Iterator[None]:
-    """Say what could not be written, which the system's own words may leave out."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"{path}: cannot be written ({error.strerror or error}); what was done is kept: give "
-            "room or rights and start again"
-        ) from error
 
 
 def _states(journal: Journal) -> dict[str, Fingerprint]:

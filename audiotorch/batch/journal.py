@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from audiotorch.batch.place import lock, write_all
 from audiotorch.errors import ParameterError
 
 __all__ = ["Clip", "Entry", "Journal", "changes"]
@@ -97,7 +98,7 @@ class Journal:
         folder.mkdir(exist_ok=True)
         self._lines: BinaryIO = open(folder / "done.jsonl", "a+b", buffering=0)
         try:
-            self._lock()
+            lock(self._lines, folder)
             self._rows: BinaryIO = open(folder / "rows.f32", "a+b", buffering=0)
         except BaseException:
             self._lines.close()
@@ -135,9 +136,9 @@ class Journal:
         line = json.dumps({"done": done, "failed": dict(failures)}).encode() + b"\n"
         try:
             for clip in clips:
-                _write(self._rows, np.ascontiguousarray(clip.rows, "<f4").tobytes())
+                write_all(self._rows, np.ascontiguousarray(clip.rows, "<f4").tobytes())
             os.fsync(self._rows.fileno())
-            _write(self._lines, line)
+            write_all(self._lines, line)
         except OSError:
             self._cut()
             raise
@@ -168,19 +169,6 @@ class Journal:
         """Remove it from disk, once its rows are in the table."""
         self.close()
         shutil.rmtree(self.folder)
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not on Windows
-            return
-        try:
-            fcntl.flock(self._lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ParameterError(
-                f"{os.fspath(self.folder)!r}: another job is writing this output; wait for it, or "
-                "name another --out"
-            ) from error
 
     def _begin(self, settings: dict[str, Any], fresh: bool) -> bool:
         """Compare with what was begun before, or begin anew; return whether the job is fresh."""
@@ -276,10 +264,3 @@ def changes(old: Any, new: Mapping[str, Any]) -> str:
     differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     told = [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in differing]
     return "; ".join(told) or "of another version"
-
-
-def _write(handle: BinaryIO, data: bytes) -> None:
-    """Write all of it: one call may take only a part."""
-    left = memoryview(data)
-    while left:
-        left = left[handle.write(left) :]

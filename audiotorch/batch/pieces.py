@@ -13,7 +13,7 @@ from audiotorch.batch.columns import FeatureColumns
 from audiotorch.batch.journal import Clip, Part
 from audiotorch.errors import AudioTorchError, DecodeError
 
-__all__ = ["Piece", "Task", "Waveforms", "compute", "decode", "portions"]
+__all__ = ["Piece", "Task", "Waveforms", "compute", "decode", "portions", "told"]
 
 # What one thread takes at a time. It goes by the files alone, never by the number of threads or
 # their haste, so that the same files are computed together and give the same last digit.
@@ -118,7 +118,7 @@ def decode(
                 parts.append(part)
                 n_held += n_samples
         except (AudioTorchError, OSError, MemoryError) as error:
-            failures[task.file] = _told(task.file, error)
+            failures[task.file] = told(task.file, error)
     yield Piece(parts, failures, more=False)
 
 
@@ -187,8 +187,13 @@ def _waveforms(columns: FeatureColumns, file: str) -> Iterator[tuple[float, Tens
             yield start + len(window) / rate, window
 
 
-def _told(file: str, error: Exception) -> str:
-    """What is wrong with a file, in words that name it."""
+def told(file: str, error: Exception) -> str:
+    """What is wrong with a file, in words that name it.
+
+    Args:
+        file: its name.
+        error: what was raised over it.
+    """
     if isinstance(error, MemoryError):
         return f"{file}: too long for this machine's memory; cut it into parts"
     return str(error) if file in str(error) else f"{file}: {error}"

@@ -12,6 +12,7 @@ from typing import IO, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from audiotorch.batch.place import check_place
 from audiotorch.errors import MissingDependencyError, ParameterError
 
 __all__ = ["Block", "Table", "open_table"]
@@ -306,15 +307,7 @@ def open_table(path: Path) -> Table:
                 f"out={os.fspath(path)!r}: Parquet needs pyarrow; pip install "
                 '"audiotorch[table]", or write .csv or .npz'
             ) from error
-    if not path.parent.is_dir():
-        raise ParameterError(f"out={os.fspath(path)!r}: its folder does not exist; create it first")
-    if path.is_dir():
-        raise ParameterError(f"out={os.fspath(path)!r}: is a folder; name a file")
-    # Renaming over a write-protected file would succeed.
-    if path.exists() and not path.stat().st_mode & 0o222:
-        raise ParameterError(
-            f"out={os.fspath(path)!r}: is write-protected; allow writing, or name another --out"
-        )
+    check_place(path)
     return kind()
 
 

@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from audiotorch.audio.files import find_audio
 from audiotorch.cli.arguments import (
     Commands,
     add_device,
     add_sources,
     check_device,
-    find_audio,
     find_model,
     positive,
     seconds,

@@ -1,10 +1,8 @@
-"""What commands share of their arguments, and the files that those name."""
+"""What commands share of their arguments."""
 
 import argparse
-import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from audiotorch.errors import DecodeError, ParameterError
 
@@ -13,7 +11,6 @@ __all__ = [
     "add_device",
     "add_sources",
     "check_device",
-    "find_audio",
     "find_model",
     "positive",
     "seconds",
@@ -72,35 +69,3 @@ def find_model(name: str) -> Path:
     if not (path / "model.ts").is_file():
         raise DecodeError(f"{name!r} holds no model.ts: give a run directory or a .ts file")
     return path / "model.ts"
-
-
-def find_audio(sources: Iterable[str]) -> list[str]:
-    """Files as they are given, folders as the audio files in them, sorted."""
-    from audiotorch.audio.io import AUDIO_SUFFIXES
-
-    files: list[str] = []
-    for source in sources:
-        if os.path.isdir(source):
-            files.extend(sorted(_walk(source, AUDIO_SUFFIXES)))
-        else:
-            files.append(source)
-    if not files:
-        named = ", ".join(repr(source) for source in sources)
-        raise ParameterError(
-            f"no audio files under {named}: give files, or a folder that holds some "
-            f"({' '.join(AUDIO_SUFFIXES)})"
-        )
-    return files
-
-
-def _walk(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
-        # Hidden: thumbnails' and synchronisers' folders, macOS's "._clip.wav" beside clip.wav.
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.lower().endswith(suffixes) and not name.startswith("."):
-                yield os.path.join(parent, name)
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise error

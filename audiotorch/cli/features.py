@@ -3,12 +3,12 @@
 import argparse
 import os
 
+from audiotorch.audio.files import find_audio
 from audiotorch.cli.arguments import (
     Commands,
     add_device,
     add_sources,
     check_device,
-    find_audio,
     positive,
     seconds,
 )

@@ -14,11 +14,16 @@ Row = tuple[int, dict[str, str]]
 """A table row: its line number in the file, and its cells by column name."""
 
 
-def read_rows(table: Path) -> tuple[list[str], list[Row]]:
+def read_rows(
+    table: Path, argument: str = "manifest", strict: bool = False
+) -> tuple[list[str], list[Row]]:
     """Read a table: its columns, and its rows as text.
 
     Args:
         table: `.csv`, `.tsv` or `.jsonl`, UTF-8.
+        argument: the setting that names it.
+        strict: refuse rows with more cells than the header has, and quotes that do not end: text
+            that should be quoted and is not. Otherwise such cells are dropped.
 
     Raises:
         ParameterError: another suffix, no UTF-8, no rows, or a line that is none.
@@ -27,23 +32,29 @@ def read_rows(table: Path) -> tuple[list[str], list[Row]]:
     try:
         text = table.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ParameterError(f"manifest='{table}': must be UTF-8 text; {error}") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ParameterError(
+            f"{argument}='{table}', line {line}: must be UTF-8 text, save it as such; {error}"
+        ) from error
     if suffix in (".jsonl", ".ndjson"):
         columns, rows = _json_rows(table, text)
     elif suffix in (".csv", ".tsv"):
-        columns, rows = _csv_rows(table, text, tabs=suffix == ".tsv")
+        columns, rows = _csv_rows(table, text, suffix == ".tsv", strict)
     else:
-        raise ParameterError(f"manifest='{table}': must end in .csv, .tsv or .jsonl; rename it")
+        raise ParameterError(f"{argument}='{table}': must end in .csv, .tsv or .jsonl; rename it")
     if not rows:
-        raise ParameterError(f"manifest='{table}': it has no rows; list one recording per row")
+        raise ParameterError(f"{argument}='{table}': it has no rows; list one recording per row")
     return columns, rows
 
 
-def _csv_rows(table: Path, text: str, tabs: bool) -> tuple[list[str], list[Row]]:
+def _csv_rows(table: Path, text: str, tabs: bool, strict: bool) -> tuple[list[str], list[Row]]:
     header = text.split("\n", 1)[0]
-    # Spreadsheets write semicolons where the comma is the decimal sign.
-    delimiter = "\t" if tabs else ";" if ";" in header and "," not in header else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    # Spreadsheets write semicolons where the comma is the decimal sign, and some tabs.
+    others = [sign for sign in ";\t" if sign in header and "," not in header]
+    delimiter = "\t" if tabs else (others or [","])[0]
+    lines = io.StringIO(text, newline="")
+    # A blank before a quote would make it a letter.
+    reader = csv.reader(lines, delimiter=delimiter, strict=strict, skipinitialspace=strict)
     columns: list[str] = []
     rows: list[Row] = []
     try:
@@ -53,6 +64,11 @@ def _csv_rows(table: Path, text: str, tabs: bool) -> tuple[list[str], list[Row]]
             if not columns:
                 columns = [cell.strip() for cell in cells]
                 continue
+            if strict and any(cells[len(columns) :]):
+                raise ParameterError(
+                    f"{table}, line {reader.line_num}: has {len(cells)} cells, the header "
+                    f'{len(columns)}; put text that holds "{delimiter}" in quotes'
+                )
             # A short row has empty cells; what goes beyond the header has no name.
             rows.append((reader.line_num, dict(zip(columns, cells, strict=False))))
     except csv.Error as error:

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import os
-import uuid
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from audiotorch.audio.whole import written_whole
 from audiotorch.errors import DecodeError, ParameterError, printable
 from audiotorch.models.classic import CLASSIFIERS
 from audiotorch.models.detectors import DETECTOR_KINDS, anomaly_scores, is_detector
@@ -94,12 +94,8 @@ def save_fitted(
     buffer = io.BytesIO(data)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(_NOTES, text)
-    partial = path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}.part")
-    try:
+    with written_whole(path) as partial:
         partial.write_bytes(buffer.getbuffer())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_fitted(path: str | os.PathLike[str]) -> Any:
