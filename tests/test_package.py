@@ -39,6 +39,7 @@ LEVELS = {
     "batch": 6,
     "plot": 6,
     "explain": 6,
+    "transcribe": 7,
     "training": 7,  # a run ends in exported files and figures
     "transcribe": 7,
     "recipes": 8,

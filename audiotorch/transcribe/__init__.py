@@ -1,3 +1,19 @@
-"""Speech to text."""
+"""Speech to text with Whisper: one recording, or a folder of them."""
 
-__all__: list[str] = []
+from audiotorch.transcribe.backends import BACKENDS, Backend, Options, open_backend
+from audiotorch.transcribe.recording import Transcriber, detect_language, transcribe
+from audiotorch.transcribe.result import LanguageGuess, Segment, Transcript, Word
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "LanguageGuess",
+    "Options",
+    "Segment",
+    "Transcriber",
+    "Transcript",
+    "Word",
+    "detect_language",
+    "open_backend",
+    "transcribe",
+]

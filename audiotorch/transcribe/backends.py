@@ -29,7 +29,8 @@ class Options:
         task: `"transcribe"`, or `"translate"` to English.
         word_timestamps: whether segments get words.
         initial_prompt: text that the model takes for what was said before.
-        temperature: of sampling, or several to try in turn; 0 takes the most probable token.
+        temperature: of sampling, tried in turn while the text repeats itself or is improbable; 0
+            takes the most probable token.
         beam_size: hypotheses kept at temperature 0; `None` takes the best alone.
         compression_ratio_threshold: text that compresses better repeats itself, and the next
             temperature is tried; `None` takes it as it is.
@@ -39,7 +40,7 @@ class Options:
     task: str = "transcribe"
     word_timestamps: bool = False
     initial_prompt: str | None = None
-    temperature: float | tuple[float, ...] = TEMPERATURES
+    temperature: tuple[float, ...] = TEMPERATURES
     beam_size: int | None = None
     compression_ratio_threshold: float | None = 2.4
 
@@ -55,11 +56,12 @@ class Backend(Protocol):
     model: str
     languages: tuple[str, ...]
 
-    def detect_language(self, samples: Tensor) -> dict[str, float]:
+    def detect_language(self, samples: Tensor, quick: bool = False) -> dict[str, float]:
         """Return the probability of each language, the most probable first.
 
         Args:
             samples: `(n,)` float32 at 16 kHz, 30 seconds at most.
+            quick: a first guess will do, if that is to be had in less time.
         """
         ...
 

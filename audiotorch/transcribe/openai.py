@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from audiotorch.errors import DecodeError, MissingDependencyError, ParameterError
 from audiotorch.transcribe.backends import Options
@@ -61,18 +62,20 @@ class OpenAIWhisper:
         self._net: Any = _load(whisper, model, _device(device))
         if os.path.isfile(model) and (heads := _alignment_heads(whisper, self._net, model)):
             self._net.set_alignment_heads(heads)
-        self._net.encoder = _Remembering(self._net.encoder)
+        self._net.encoder = _Remembering(self._net.encoder, whisper.audio.N_FRAMES)
         self._dtype = torch.float32 if self._net.device.type == "cpu" else torch.float16
         self.languages: tuple[str, ...] = ("en",)
         if self._net.is_multilingual:
             # In the order of their tokens; the first models know one less than the later ones.
             self.languages = tuple(whisper.tokenizer.LANGUAGES)[: self._net.num_languages]
 
-    def detect_language(self, samples: Tensor) -> dict[str, float]:
+    def detect_language(self, samples: Tensor, quick: bool = False) -> dict[str, float]:
         """Return the probability of each language, the most probable first.
 
         Args:
             samples: `(n,)` float32 at 16 kHz; what lies beyond 30 seconds is not heard.
+            quick: encode them alone, without what fills the 30 seconds up: a short piece then
+                takes little time, and is told less surely.
         """
         if len(self.languages) == 1:
             return {self.languages[0]: 1.0}
@@ -80,9 +83,11 @@ class OpenAIWhisper:
         mel = self._whisper.log_mel_spectrogram(
             samples, self._net.dims.n_mels, padding=audio.N_SAMPLES
         )
-        # As `transcribe` makes the first window, which is then encoded but once.
         n_frames = min(mel.shape[-1] - audio.N_FRAMES, audio.N_FRAMES)
-        window = self._whisper.pad_or_trim(mel[:, :n_frames], audio.N_FRAMES)
+        window = mel[:, :n_frames]
+        if not quick:
+            # As `transcribe` makes the first window, which is then encoded but once.
+            window = self._whisper.pad_or_trim(window, audio.N_FRAMES)
         _, probabilities = self._net.detect_language(window.to(self._net.device, self._dtype))
         return dict(sorted(probabilities.items(), key=lambda item: -item[1]))
 
@@ -119,19 +124,32 @@ class _Remembered(NamedTuple):
 
 
 class _Remembering(nn.Module):
-    """An encoder that gives what it gave for the same input just before."""
+    """An encoder that gives what it gave for the same input just before, and takes shorter ones."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, n_frames: int) -> None:
         super().__init__()
-        self._encoder = encoder
+        self._encoder: Any = encoder
+        self._n_frames = n_frames
         self._last: _Remembered | None = None
 
     def forward(self, mel: Tensor) -> Tensor:
+        if mel.shape[-1] < self._n_frames:
+            return self._short(mel)
         last = self._last
         if last is None or last.mel.shape != mel.shape or not torch.equal(last.mel, mel):
             last = _Remembered(mel.clone(), self._encoder(mel))
             self._last = last
         return last.features
+
+    def _short(self, mel: Tensor) -> Tensor:
+        """The encoder's own steps, on fewer frames than it asks for."""
+        encoder = self._encoder
+        x = gelu(encoder.conv2(gelu(encoder.conv1(mel)))).permute(0, 2, 1)
+        x = (x + encoder.positional_embedding[: x.shape[1]]).to(x.dtype)
+        for block in encoder.blocks:
+            x = block(x)
+        features: Tensor = encoder.ln_post(x)
+        return features
 
 
 def _device(device: str | None) -> torch.device:
@@ -186,18 +204,18 @@ def _alignment_heads(whisper: Any, net: Any, path: str) -> bytes | None:
 
 
 def _segment(found: dict[str, Any], language: str) -> Segment:
-    words = [
-        Word(
-            word["word"], float(word["start"]), float(word["end"]), float(word["probability"])
-        )
-        for word in found.get("words", [])
-    ]
-    numbers = ("avg_logprob", "compression_ratio", "no_speech_prob", "temperature")
+    words = (
+        Word(each["word"], float(each["start"]), float(each["end"]), float(each["probability"]))
+        for each in found.get("words", [])
+    )
     return Segment(
         float(found["start"]),
         float(found["end"]),
         found["text"],
         language,
-        *(float(found[name]) for name in numbers),
+        avg_logprob=float(found["avg_logprob"]),
+        compression_ratio=float(found["compression_ratio"]),
+        no_speech_prob=float(found["no_speech_prob"]),
+        temperature=float(found["temperature"]),
         words=tuple(words),
     )

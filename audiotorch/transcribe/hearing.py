@@ -1,0 +1,218 @@
+"""What is said in a window: in which language, and decoded again where Whisper went astray."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from audiotorch.transcribe.backends import SAMPLE_RATE, Backend, Options
+from audiotorch.transcribe.result import Segment
+from audiotorch.transcribe.windows import Window
+
+__all__ = ["Heard", "Listener"]
+
+# Whisper's own signs of a text that is wrong: it repeats itself, or is improbable.
+_MAX_COMPRESSION, _MIN_LOGPROB = 2.4, -1.0
+_SURE = 0.85  # probability at which a language is believed although another one was heard before
+_PIECE = 4.0  # seconds, at least, of which the language can be told
+_MISSED = 3.0  # seconds of speech without text that are more than a wrong time
+_LEEWAY = 1.0  # seconds by which Whisper's times may be wrong
+_MAX_LETTERS = 30.0  # a second of speech; nobody speaks faster
+_LOOP = re.compile(r"(\S.{0,200}?)(?:\s*\1){3,}", re.DOTALL)
+
+
+class Heard(NamedTuple):
+    """A window, or a part of one that is in one language, and what is said in it.
+
+    Args:
+        segments: with times from the recording's start.
+        language: its code.
+        probability: of that language; `None` where it was not asked.
+        speech_seconds: how much of it is speech.
+    """
+
+    segments: list[Segment]
+    language: str
+    probability: float | None
+    speech_seconds: float
+
+
+class Listener:
+    """Hears one recording, or one channel of it, window by window.
+
+    Args:
+        backend: the model.
+        options: how windows are transcribed; the language where it is given.
+        language: of all of it; `None` hears it window by window.
+        condition_on_previous_text: whether a window is told the text of the one before.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        options: Options,
+        language: str | None,
+        condition_on_previous_text: bool = False,
+    ) -> None:
+        self._backend = backend
+        self._options = options
+        self._given = language if len(backend.languages) > 1 else backend.languages[0]
+        self._conditions = condition_on_previous_text
+        self._so_far: str | None = None
+
+    def hear(self, window: Window) -> list[Heard]:
+        """Return what is said, for each part that is in a language of its own.
+
+        Args:
+            window: with speech in it.
+        """
+        found = []
+        for part, language, probability in self._parts(window):
+            segments = self._text(part, language)
+            found.append(Heard(segments, language, probability, part.speech_seconds))
+            if self._conditions and segments:
+                text = "".join(segment.text for segment in segments)
+                self._options = dataclasses.replace(self._options, initial_prompt=text)
+        return found
+
+    def _parts(self, window: Window) -> Iterator[tuple[Window, str, float | None]]:
+        """The window as a whole, or the stretches of it that are in different languages."""
+        if self._given is not None:
+            yield window, self._given, None
+            return
+        for part in self._by_language(window):
+            probabilities = self._backend.detect_language(part.samples)
+            best, probability = next(iter(probabilities.items()))
+            # A noisy window does not change the language of a recording.
+            if self._so_far is not None and probability < _SURE:
+                best, probability = self._so_far, probabilities[self._so_far]
+            self._so_far = best
+            yield part, best, probability
+
+    def _by_language(self, window: Window) -> list[Window]:
+        """Part a window where two languages are heard, and each explains its part better."""
+        pieces = window.pieces(_PIECE)
+        if len(pieces) < 2:
+            return [window]
+        guesses = [self._guess(piece) for piece in pieces]
+        if len({guess for guess in guesses if guess is not None}) < 2:
+            return [window]
+        runs = _runs(pieces, guesses)
+        common = max(runs, key=lambda run: run[0].speech_seconds)[1]
+        chosen = [self._better(part, language, common) for part, language in runs]
+        return [part for part, _ in _runs([part for part, _ in runs], chosen)]
+
+    def _guess(self, piece: Window) -> str | None:
+        """A piece's language, if the model is sure of it."""
+        guess, probability = next(iter(self._backend.detect_language(piece.samples, True).items()))
+        return guess if probability >= _SURE else None
+
+    def _better(self, part: Window, language: str, common: str) -> str:
+        """Of two languages that in which a part's text is more probable."""
+        if language == common:
+            return language
+        scores = {}
+        for each in (common, language):
+            options = self._with(language=each, temperature=self._options.temperature[:1])
+            segments = self._backend.transcribe(part.samples, options)
+            scores[each] = min((s.avg_logprob for s in segments), default=float("-inf"))
+        return max(scores, key=lambda each: scores[each])
+
+    def _with(self, **changes: object) -> Options:
+        return dataclasses.replace(self._options, **changes)  # type: ignore[arg-type]
+
+    def _text(self, window: Window, language: str) -> list[Segment]:
+        """Decode a window; where that fails, its two halves, and last with other temperatures."""
+        options = self._with(language=language, temperature=self._options.temperature[:1])
+        segments = _placed(self._backend.transcribe(window.samples, options), window)
+        if not _failed(segments, window):
+            return segments
+        # What repeats itself truly, or what made the model skip speech, is decoded well in parts.
+        halves = window.halves()
+        if halves is not None:
+            return [segment for half in halves for segment in self._text(half, language)]
+        if len(self._options.temperature) > 1 and not _explained(segments):
+            # Sampling draws at random; the same recording must give the same text.
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                again = self._backend.transcribe(window.samples, self._with(language=language))
+            segments = _placed(again, window)
+        return _without_loops(segments, window)
+
+
+def _runs(pieces: Sequence[Window], languages: Sequence[str | None]) -> list[tuple[Window, str]]:
+    """Join pieces that follow each other in one language; an unsure one goes with its neighbour."""
+    runs: list[tuple[Window, str]] = []
+    known = next(language for language in languages if language is not None)
+    for piece, language in zip(pieces, languages, strict=True):
+        known = language or known
+        if runs and runs[-1][1] == known:
+            runs[-1] = (runs[-1][0].joined(piece), known)
+        else:
+            runs.append((piece, known))
+    return runs
+
+
+def _placed(segments: Sequence[Segment], window: Window) -> list[Segment]:
+    """Bring times from a window's to the recording's, and leave out what cannot have been said."""
+    end = len(window.samples) / SAMPLE_RATE
+    offset = window.start / SAMPLE_RATE
+    placed = []
+    for segment in segments:
+        if segment.start >= end or not _may_be_speech(segment, window):
+            continue
+        words = tuple(
+            dataclasses.replace(
+                word,
+                start=round(offset + min(word.start, end), 3),
+                end=round(offset + min(word.end, end), 3),
+            )
+            for word in segment.words
+        )
+        start, stop = offset + segment.start, offset + min(segment.end, end)
+        placed.append(
+            dataclasses.replace(segment, start=round(start, 3), end=round(stop, 3), words=words)
+        )
+    return placed
+
+
+def _may_be_speech(segment: Segment, window: Window) -> bool:
+    """Whether the gate heard anything while a segment was said, or near it."""
+    return window.loudest(segment.start - _LEEWAY, segment.end + _LEEWAY) >= 0.15
+
+
+def _failed(segments: Sequence[Segment], window: Window) -> bool:
+    """Whether the text repeats itself, is improbable, or lacks for seconds of speech."""
+    if any(
+        segment.compression_ratio > _MAX_COMPRESSION or segment.avg_logprob < _MIN_LOGPROB
+        for segment in segments
+    ):
+        return True
+    offset = window.start / SAMPLE_RATE
+    covered = [(s.start - offset - _LEEWAY, s.end - offset + _LEEWAY) for s in segments]
+    return window.uncovered(covered) >= _MISSED
+
+
+def _explained(segments: Sequence[Segment]) -> bool:
+    """Whether nothing is wrong with the text there is, so that trying again gives no other."""
+    return bool(segments) and all(
+        segment.compression_ratio <= _MAX_COMPRESSION and segment.avg_logprob >= _MIN_LOGPROB
+        for segment in segments
+    )
+
+
+def _without_loops(segments: list[Segment], window: Window) -> list[Segment]:
+    """Where more is written than can be said in the time, what repeats stays once."""
+    n_letters = sum(len(segment.text) for segment in segments)
+    if n_letters <= _MAX_LETTERS * max(1.0, window.speech_seconds):
+        return segments
+    kept: list[Segment] = []
+    for segment in segments:
+        if kept and segment.text.strip() == kept[-1].text.strip():
+            continue
+        text = _LOOP.sub(r"\1", segment.text)
+        n_words = len(text.split())
+        kept.append(dataclasses.replace(segment, text=text, words=segment.words[:n_words]))
+    return kept

@@ -1,0 +1,374 @@
+"""One recording to text: `transcribe`, and `Transcriber`, which is loaded once for many."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from audiotorch.audio import Resample, Source, stream
+from audiotorch.audio.source import source_name
+from audiotorch.errors import ParameterError
+from audiotorch.transcribe.backends import (
+    SAMPLE_RATE,
+    TEMPERATURES,
+    Backend,
+    Options,
+    open_backend,
+)
+from audiotorch.transcribe.hearing import Heard, Listener
+from audiotorch.transcribe.result import LanguageGuess, Segment, Transcript
+from audiotorch.transcribe.voice import open_gate
+from audiotorch.transcribe.windows import Window, WindowCutter
+
+__all__ = ["Speech", "Transcriber", "detect_language", "transcribe"]
+
+Waveform = Tensor | npt.NDArray[Any]
+Speech = Source | Waveform | tuple[Waveform, int]
+"""What can be transcribed: a file, its content, a waveform, or a waveform and its sample rate."""
+
+TASKS = ("transcribe", "translate")
+CHANNELS = ("mix", "each")
+_BLOCK_SAMPLES = 30 * SAMPLE_RATE
+
+
+class Transcriber:
+    """A Whisper model and how to use it: loaded once, for any number of recordings.
+
+    Args:
+        model: a name of Whisper's, such as `"tiny.en"`, `"base"` or `"turbo"`, which is downloaded
+            when it is first used; the path of a checkpoint, for faster-whisper of a folder; or a
+            loaded `Backend`.
+        language: code of the language spoken, such as `"en"`; `None` hears it from the recording,
+            and again where it changes.
+        task: `"transcribe"`, or `"translate"` to English.
+        word_timestamps: whether segments get words with their times.
+        device: as torch names it; `None` = CUDA where there is some, else the CPU.
+        backend: `"whisper"`, or `"faster-whisper"`.
+        gate: what leaves out windows without speech: `"auto"`, `"silero"`, `"energy"` or
+            `"none"`, see `open_gate`.
+        channels: `"mix"` averages them; `"each"` transcribes each for itself, as where two people
+            of a call have a channel each: segments then tell theirs.
+        initial_prompt: text that the model takes for what was said before, such as names spelt
+            right.
+        condition_on_previous_text: whether a window is told the text of the one before: spelling
+            stays alike, errors spread.
+        temperature: of sampling; of several each is tried while the text repeats itself or is
+            improbable. 0 takes the most probable token.
+        beam_size: hypotheses kept at temperature 0; `None` takes the best alone.
+
+    Raises:
+        ParameterError: an argument is out of range, or there is no such model or device.
+        DecodeError: the checkpoint cannot be read as one.
+        MissingDependencyError: the backend or the gate is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Backend = "base",
+        language: str | None = None,
+        task: str = "transcribe",
+        word_timestamps: bool = False,
+        device: str | None = None,
+        *,
+        backend: str = "whisper",
+        gate: str = "auto",
+        channels: str = "mix",
+        initial_prompt: str | None = None,
+        condition_on_previous_text: bool = False,
+        temperature: float | Sequence[float] = TEMPERATURES,
+        beam_size: int | None = None,
+    ) -> None:
+        _check_choice("task", task, TASKS)
+        _check_choice("channels", channels, CHANNELS)
+        temperatures = _temperatures(temperature)
+        if beam_size is not None and beam_size < 1:
+            raise ParameterError(f"beam_size={beam_size!r}: must be at least 1")
+        open_gate(gate)  # refused before a large model is loaded
+        if isinstance(model, str | os.PathLike):
+            model = open_backend(model, backend, device)
+        self.backend = model
+        self.language = _language(language, task, model)
+        self._gate = gate
+        self._each = channels == "each"
+        self._conditions = bool(condition_on_previous_text)
+        self._options = Options(
+            self.language or model.languages[0],
+            task=task,
+            word_timestamps=bool(word_timestamps),
+            initial_prompt=initial_prompt,
+            temperature=temperatures,
+            beam_size=beam_size,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the text depends on, as JSON takes it."""
+        gate = open_gate(self._gate)
+        model = self.backend.model
+        return {
+            "model": model,
+            "model_size": os.path.getsize(model) if os.path.isfile(model) else None,
+            "backend": type(self.backend).__name__,
+            "gate": None if gate is None else type(gate).__name__,
+            "channels": "each" if self._each else "mix",
+            "condition_on_previous_text": self._conditions,
+            **{key: _json(value) for key, value in vars(self._options).items()},
+            "language": self.language,
+        }
+
+    def __call__(
+        self,
+        source: Speech,
+        *,
+        sample_rate: int | None = None,
+        advance: Callable[[float], object] = lambda seconds: None,
+    ) -> Transcript:
+        """Transcribe a recording of any length.
+
+        Args:
+            source: a path, a file's content as bytes, a binary file object, a waveform `(time,)`
+                or `(channel, time)`, or a waveform and its rate, as `load` gives them.
+            sample_rate: Hz of a waveform.
+            advance: is told how many more seconds of the recording are done.
+
+        Raises:
+            ParameterError: a waveform without a rate, of another shape, or not finite.
+            DecodeError: as `load`.
+        """
+        started = time.perf_counter()
+        name, blocks = _open(source, sample_rate, mono=not self._each)
+        voices: list[_Voice] = []
+        n_samples = 0
+        for block in blocks:
+            voices = voices or [self._voice() for _ in block]
+            for voice, samples in zip(voices, block, strict=True):
+                voice.feed(samples)
+            n_samples += block.shape[1]
+            advance(block.shape[1] / SAMPLE_RATE)
+        for voice in voices:
+            voice.finish()
+        return self._transcript(name, voices, n_samples, started)
+
+    def detect_language(self, source: Speech, *, sample_rate: int | None = None) -> LanguageGuess:
+        """Return the language of a recording, as its first 30 seconds with speech tell.
+
+        Args:
+            source: as for a transcript.
+            sample_rate: Hz of a waveform.
+
+        Raises:
+            ParameterError: as for a transcript; or nobody speaks.
+            DecodeError: as `load`.
+        """
+        name, blocks = _open(source, sample_rate, mono=True)
+        cutter = WindowCutter(open_gate(self._gate))
+        windows = (window for block in blocks for window in cutter.feed(block[0]))
+        window = next(windows, None) or next(iter(cutter.finish()), None)
+        if window is None:
+            raise ParameterError(f"{name}: holds no speech whose language could be told")
+        probabilities = self.backend.detect_language(window.samples)
+        language, probability = next(iter(probabilities.items()))
+        return LanguageGuess(language, probability, probabilities)
+
+    def _voice(self) -> "_Voice":
+        listener = Listener(self.backend, self._options, self.language, self._conditions)
+        return _Voice(WindowCutter(open_gate(self._gate)), listener)
+
+    def _transcript(
+        self, name: str, voices: Sequence["_Voice"], n_samples: int, started: float
+    ) -> Transcript:
+        segments = [
+            dataclasses.replace(segment, channel=channel if self._each else None)
+            for channel, voice in enumerate(voices)
+            for found in voice.heard
+            for segment in found.segments
+        ]
+        segments.sort(key=lambda segment: segment.start)
+        heard = [found for voice in voices for found in voice.heard]
+        language, probability = _main_language(heard)
+        seconds = n_samples / SAMPLE_RATE
+        elapsed = time.perf_counter() - started
+        gated = open_gate(self._gate) is not None
+        return Transcript(
+            name,
+            "".join(segment.text for segment in segments).strip(),
+            language or self.language,
+            probability,
+            duration_seconds=seconds,
+            speech_seconds=sum(found.speech_seconds for found in heard) if gated else None,
+            real_time_factor=elapsed / seconds if seconds else 0.0,
+            task=self._options.task,
+            model=self.backend.model,
+            segments=tuple(segments),
+        )
+
+
+def transcribe(
+    source: Speech,
+    model: str | os.PathLike[str] | Backend = "base",
+    language: str | None = None,
+    task: str = "transcribe",
+    word_timestamps: bool = False,
+    device: str | None = None,
+    *,
+    sample_rate: int | None = None,
+    advance: Callable[[float], object] = lambda seconds: None,
+    **settings: Any,
+) -> Transcript:
+    """Transcribe a recording of any length with Whisper.
+
+    Files of every format that `load` reads, at bounded memory. Silence, noise and music without
+    speech give no text. The model used last stays in memory: the next call does not load it again.
+
+    Args:
+        source: a path, a file's content as bytes, a binary file object, a waveform `(time,)` or
+            `(channel, time)`, or a waveform and its rate, as `load` gives them.
+        model: a name of Whisper's, which is downloaded when it is first used, or the path of a
+            checkpoint.
+        language: code of the language spoken, such as `"en"`; `None` hears it.
+        task: `"transcribe"`, or `"translate"` to English.
+        word_timestamps: whether segments get words with their times.
+        device: as torch names it; `None` = CUDA where there is some, else the CPU.
+        sample_rate: Hz of a waveform.
+        advance: is told how many more seconds of the recording are done.
+        **settings: what else a `Transcriber` takes: `backend`, `gate`, `channels`,
+            `initial_prompt`, `condition_on_previous_text`, `temperature`, `beam_size`.
+
+    Raises:
+        ParameterError: an argument is out of range; there is no such model or device.
+        DecodeError: as `load`; or the checkpoint cannot be read as one.
+        MissingDependencyError: the backend or the gate is not installed.
+    """
+    transcriber = Transcriber(model, language, task, word_timestamps, device, **settings)
+    return transcriber(source, sample_rate=sample_rate, advance=advance)
+
+
+def detect_language(
+    source: Speech,
+    model: str | os.PathLike[str] | Backend = "base",
+    device: str | None = None,
+    *,
+    sample_rate: int | None = None,
+    **settings: Any,
+) -> LanguageGuess:
+    """Return the language of a recording, as its first 30 seconds with speech tell.
+
+    Args:
+        source: as for `transcribe`.
+        model: as for `transcribe`; it must be a multilingual one.
+        device: as for `transcribe`.
+        sample_rate: Hz of a waveform.
+        **settings: `backend` and `gate`, as for a `Transcriber`.
+
+    Raises:
+        ParameterError: as `transcribe`; nobody speaks, or the model knows one language alone.
+        DecodeError: as `transcribe`.
+        MissingDependencyError: as `transcribe`.
+    """
+    transcriber = Transcriber(model, device=device, **settings)
+    return transcriber.detect_language(source, sample_rate=sample_rate)
+
+
+class _Voice:
+    """A channel of a recording, and what is heard of it."""
+
+    def __init__(self, cutter: WindowCutter, listener: Listener) -> None:
+        self._cutter = cutter
+        self._listener = listener
+        self.heard: list[Heard] = []
+
+    def feed(self, samples: Tensor) -> None:
+        self._hear(self._cutter.feed(samples))
+
+    def finish(self) -> None:
+        self._hear(self._cutter.finish())
+
+    def _hear(self, windows: Iterable[Window]) -> None:
+        for window in windows:
+            self.heard.extend(self._listener.hear(window))
+
+
+def _open(source: Speech, sample_rate: int | None, mono: bool) -> tuple[str, Iterator[Tensor]]:
+    """A source's name and its blocks `(channel, time)` at 16 kHz."""
+    if isinstance(source, tuple):
+        source, sample_rate = source
+    if isinstance(source, Tensor | np.ndarray):
+        waveform = _waveform(source, sample_rate)
+        mixed = waveform.mean(dim=0, keepdim=True) if mono else waveform
+        return "<waveform>", iter(mixed.split(_BLOCK_SAMPLES, dim=1))
+    if sample_rate is not None:
+        raise ParameterError(f"sample_rate={sample_rate!r}: is for waveforms; a file tells its own")
+    name = source_name(source)
+    return name, stream(source, _BLOCK_SAMPLES / SAMPLE_RATE, SAMPLE_RATE, mono=mono)
+
+
+def _waveform(waveform: Waveform, sample_rate: int | None) -> Tensor:
+    """A caller's waveform as `(channel, time)` float32 at 16 kHz."""
+    if sample_rate is None:
+        raise ParameterError("sample_rate=None: give the waveform's rate in Hz")
+    samples = torch.as_tensor(waveform).detach()
+    if not samples.is_floating_point() or samples.ndim not in (1, 2):
+        raise ParameterError(
+            f"waveform: is {samples.dtype} of shape {tuple(samples.shape)}; must be floating point "
+            "of shape (time,) or (channel, time), in about [-1, 1] as load gives it"
+        )
+    samples = torch.atleast_2d(samples.float().cpu())
+    if not torch.isfinite(samples).all():
+        raise ParameterError(
+            "waveform: holds NaN or infinite samples; repair or leave out the clip"
+        )
+    return samples if sample_rate == SAMPLE_RATE else Resample(sample_rate, SAMPLE_RATE)(samples)[0]
+
+
+def _main_language(heard: Sequence[Heard]) -> tuple[str | None, float | None]:
+    """The language of most of the speech, and how probable it is there."""
+    seconds: dict[str, float] = {}
+    for found in heard:
+        seconds[found.language] = seconds.get(found.language, 0.0) + found.speech_seconds
+    if not seconds:
+        return None, None
+    language = max(seconds, key=lambda each: seconds[each])
+    asked = [found for found in heard if found.language == language and found.probability]
+    total = sum(found.speech_seconds for found in asked)
+    if not total:
+        return language, None
+    weighted = sum(found.speech_seconds * (found.probability or 0.0) for found in asked)
+    return language, weighted / total
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ParameterError(f"{name}={value!r}: must be one of {', '.join(choices)}")
+
+
+def _language(language: str | None, task: str, backend: Backend) -> str | None:
+    """The language that was given, once the model is known to know it."""
+    alone = len(backend.languages) == 1
+    if task == "translate" and alone:
+        raise ParameterError(
+            f"task='translate': {backend.model} knows English alone; take a multilingual model"
+        )
+    code = None if language is None else language.lower()
+    if code is not None and code not in backend.languages:
+        raise ParameterError(
+            f"language={language!r}: {backend.model} does not know it; give a code out of "
+            f"{' '.join(backend.languages)}, or None to hear it"
+        )
+    return backend.languages[0] if alone else code
+
+
+def _temperatures(temperature: float | Sequence[float]) -> tuple[float, ...]:
+    tried = (temperature,) if isinstance(temperature, int | float) else tuple(temperature)
+    if not tried or not all(0 <= each <= 2 for each in tried):
+        raise ParameterError(f"temperature={temperature!r}: must be from 0 to 2, one or several")
+    return tuple(float(each) for each in tried)
+
+
+def _json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
