@@ -10,7 +10,7 @@ import torch
 
 import audiotorch as at
 from audiotorch.errors import MissingDependencyError, ParameterError
-from audiotorch.transcribe.backends import SAMPLE_RATE, Options
+from audiotorch.transcribe.backends import SAMPLE_RATE, Options, open_backend
 from audiotorch.transcribe.faster import FasterWhisper
 
 # whisper leaves the file with its vocabulary to the garbage collector.
@@ -138,6 +138,17 @@ def test_languages_are_as_probable_as_for_openai_whisper(data_root, faster, open
     assert found == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("file", ["de/leopard_test_de.wav", "fr/leopard_test_fr.wav"])
+def test_a_quick_guess_is_openai_whispers_too(data_root, faster, whisper_weights, file):
+    theirs = open_backend(str(whisper_weights / "base.pt"), device="cpu")
+    samples = samples_of(data_root / "speech" / file)[: 3 * SAMPLE_RATE]
+    found = faster["base"].detect_language(samples, quick=True)
+    assert next(iter(found)) == file[:2]
+    # Its last frame mirrors the end of the clip, whisper's the silence after it.
+    assert found == pytest.approx(theirs.detect_language(samples, quick=True), abs=0.01)
+    assert len(faster["base"].detect_language(samples[:100], quick=True)) == 99
+
+
 def test_a_model_of_one_language_knows_no_other(faster):
     assert faster["tiny.en"].languages == ("en",)
     assert faster["tiny.en"].detect_language(torch.zeros(SAMPLE_RATE)) == {"en": 1.0}
@@ -146,16 +157,16 @@ def test_a_model_of_one_language_knows_no_other(faster):
 def test_options_reach_the_model(data_root, faster):
     samples = samples_of(data_root / "speech/de/leopard_test_de.wav")
     (translated,) = faster["base"].transcribe(
-        samples, Options("de", task="translate", temperature=0)
+        samples, Options("de", task="translate", temperature=(0.0,))
     )
     assert {"the", "of"} <= set(words_of(translated.text).split())
     samples = samples_of(data_root / "speech/en/librivox_austen_0870.wav")
     plain, hinted, beamed = (
         "".join(x.text for x in faster["tiny.en"].transcribe(samples, options))
         for options in (
-            Options("en", temperature=0.0),
+            Options("en", temperature=(0.0,)),
             Options(
-                "en", temperature=0.0, initial_prompt="MISTER JOHN DASHWOOD SPEAKS IN CAPITALS."
+                "en", temperature=(0.0,), initial_prompt="MISTER JOHN DASHWOOD SPEAKS IN CAPITALS."
             ),
             Options("en", temperature=(0.0,), beam_size=5),
         )

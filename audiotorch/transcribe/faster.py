@@ -21,7 +21,8 @@ class FasterWhisper:
     """A Whisper model that faster-whisper runs.
 
     It decodes as openai-whisper does, whose defaults are others than faster-whisper's own, so that
-    the two can be compared: one hypothesis alone, and one sample at temperatures above 0.
+    the two can be compared: one hypothesis alone, and one sample at temperatures above 0. That
+    sample is another each time, as CTranslate2 takes no seed once a model is loaded.
 
     Args:
         model: a name such as `"base"`, which faster-whisper downloads unless it has done so
@@ -53,19 +54,26 @@ class FasterWhisper:
             if code == "en" or known.token_to_id(f"<|{code}|>") is not None
         )
 
-    def detect_language(self, samples: Tensor) -> dict[str, float]:
+    def detect_language(self, samples: Tensor, quick: bool = False) -> dict[str, float]:
         """Return the probability of each language, the most probable first.
 
         Args:
             samples: `(n,)` float32 at 16 kHz, 30 seconds at most.
+            quick: encode them alone, without what fills the 30 seconds up: a short piece then
+                takes little time, and is told less surely.
         """
         if len(self.languages) == 1:
             return {self.languages[0]: 1.0}
-        audio = _as_array(samples)
+        audio = _as_array(samples)[: 30 * SAMPLE_RATE]
+        loaded = self._loaded
+        n_frames = len(audio) // loaded.feature_extractor.hop_length
+        if quick and n_frames:
+            features = loaded.feature_extractor(audio)[:, :n_frames]
+            (tokens,) = loaded.model.detect_language(loaded.encode(features))
+            return {token.strip("<|>"): float(probability) for token, probability in tokens}
         # The silence after a short clip is heard as silence, as openai-whisper hears it.
         # faster-whisper fills up with zeros in the spectrogram, which is some sound.
-        audio = np.pad(audio, (0, max(0, 30 * SAMPLE_RATE - len(audio))))
-        _, _, found = self._loaded.detect_language(audio)
+        _, _, found = loaded.detect_language(np.pad(audio, (0, 30 * SAMPLE_RATE - len(audio))))
         return {code: float(probability) for code, probability in found}
 
     def transcribe(self, samples: Tensor, options: Options) -> list[Segment]:
