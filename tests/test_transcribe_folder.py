@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audiotorch.transcribe.recording import Transcriber
 from fake_whisper import RATE, FakeWhisper, write_clip
 
 from audiotorch.audio import load
@@ -19,6 +18,7 @@ from audiotorch.transcribe import folder as module
 from audiotorch.transcribe import lines as lines_module
 from audiotorch.transcribe import workers as workers_module
 from audiotorch.transcribe.folder import transcribe_files, transcribe_folder
+from audiotorch.transcribe.recording import Transcriber
 
 TESTS = Path(__file__).parent
 
