@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -32,6 +33,8 @@ class Options:
         temperature: of sampling, tried in turn while the text repeats itself or is improbable; 0
             takes the most probable token.
         beam_size: hypotheses kept at temperature 0; `None` takes the best alone.
+        speech_end: seconds from the first sample after which nobody speaks; `None` if that is not
+            known.
         compression_ratio_threshold: text that compresses better repeats itself, and the next
             temperature is tried; `None` takes it as it is.
     """
@@ -42,13 +45,14 @@ class Options:
     initial_prompt: str | None = None
     temperature: tuple[float, ...] = TEMPERATURES
     beam_size: int | None = None
+    speech_end: float | None = None
     compression_ratio_threshold: float | None = 2.4
 
 
 class Backend(Protocol):
     """A loaded Whisper model.
 
-    Args:
+    Attributes:
         model: its name or path.
         languages: codes that it knows; one alone if it is no multilingual model.
     """
@@ -56,12 +60,14 @@ class Backend(Protocol):
     model: str
     languages: tuple[str, ...]
 
-    def detect_language(self, samples: Tensor, quick: bool = False) -> dict[str, float]:
-        """Return the probability of each language, the most probable first.
+    def detect_languages(
+        self, samples: Tensor, parts: Sequence[tuple[int, int]]
+    ) -> list[dict[str, float]]:
+        """Return for each part the probability of each language, the most probable first.
 
         Args:
-            samples: `(n,)` float32 at 16 kHz, 30 seconds at most.
-            quick: a first guess will do, if that is to be had in less time.
+            samples: `(n,)` float32 at 16 kHz, a window of 30 seconds at most.
+            parts: samples from and to.
         """
         ...
 

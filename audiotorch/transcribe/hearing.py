@@ -84,8 +84,7 @@ class Listener:
         if self._given is not None:
             yield window, self._given, None
             return
-        for part in self._by_language(window):
-            probabilities = self._backend.detect_language(part.samples)
+        for part, probabilities in self._by_language(window):
             best, probability = next(iter(probabilities.items()))
             # A noisy window does not change the language of a recording.
             if self._so_far is not None and probability < _SURE:
@@ -93,23 +92,25 @@ class Listener:
             self._so_far = best
             yield part, best, probability
 
-    def _by_language(self, window: Window) -> list[Window]:
+    def _by_language(self, window: Window) -> list[tuple[Window, dict[str, float]]]:
         """Part a window where two languages are heard, and each explains its part better."""
         pieces = window.pieces(_PIECE)
-        if len(pieces) < 2:
-            return [window]
-        guesses = [self._guess(piece) for piece in pieces]
+        whole = (0, len(window.samples))
+        spans = [] if len(pieces) == 1 else [piece.within(window) for piece in pieces]
+        in_all, *heard = self._backend.detect_languages(window.samples, [whole, *spans])
+        guesses = [_sure(each) for each in heard]
         if len({guess for guess in guesses if guess is not None}) < 2:
-            return [window]
+            return [(window, in_all)]
         runs = _runs(pieces, guesses)
         common = max(runs, key=lambda run: run[0].speech_seconds)[1]
         chosen = [self._better(part, language, common) for part, language in runs]
-        return [part for part, _ in _runs([part for part, _ in runs], chosen)]
-
-    def _guess(self, piece: Window) -> str | None:
-        """A piece's language, if the model is sure of it."""
-        guess, probability = next(iter(self._backend.detect_language(piece.samples, True).items()))
-        return guess if probability >= _SURE else None
+        parts = [part for part, _ in _runs([part for part, _ in runs], chosen)]
+        if len(parts) == 1:
+            return [(window, in_all)]
+        return [
+            (part, self._backend.detect_languages(part.samples, [(0, len(part.samples))])[0])
+            for part in parts
+        ]
 
     def _better(self, part: Window, language: str, common: str) -> str:
         """Of two languages that in which a part's text is more probable."""
@@ -127,8 +128,9 @@ class Listener:
 
     def _text(self, window: Window, language: str) -> list[Segment]:
         """Decode a window; where that fails, its two halves, and last with other temperatures."""
-        options = self._with(language=language, temperature=self._options.temperature[:1])
-        segments = _placed(self._backend.transcribe(window.samples, options), window)
+        options = self._with(language=language, speech_end=window.speech_end)
+        once = dataclasses.replace(options, temperature=options.temperature[:1])
+        segments = _placed(self._backend.transcribe(window.samples, once), window)
         failed = _failed(segments)
         if not failed and not _lacks(segments, window):
             return segments
@@ -138,13 +140,19 @@ class Listener:
             parts = [segment for half in halves for segment in self._text(half, language)]
             if failed or _letters(parts) >= _MORE * _letters(segments):
                 return parts
-        if failed and len(self._options.temperature) > 1:
+        if failed and len(options.temperature) > 1:
             # Sampling draws at random; the same recording must give the same text.
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                again = self._backend.transcribe(window.samples, self._with(language=language))
+                again = self._backend.transcribe(window.samples, options)
             segments = _placed(again, window)
         return _without_loops(segments, window)
+
+
+def _sure(probabilities: dict[str, float]) -> str | None:
+    """The most probable language, if it is clear."""
+    language, probability = next(iter(probabilities.items()))
+    return language if probability >= _SURE else None
 
 
 def _runs(pieces: Sequence[Window], languages: Sequence[str | None]) -> list[tuple[Window, str]]:

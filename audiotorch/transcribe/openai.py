@@ -1,16 +1,16 @@
-"""The default backend: the openai-whisper package."""
+"""The default backend: the models of the openai-whisper package."""
 
 import os
 import pickle
-import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
 
 from audiotorch.errors import DecodeError, MissingDependencyError, ParameterError
 from audiotorch.transcribe.backends import Options
+from audiotorch.transcribe.decoding import WindowDecoder
 from audiotorch.transcribe.result import Segment, Word
 
 __all__ = ["OpenAIWhisper"]
@@ -33,7 +33,7 @@ _SHAPES = {
 
 
 class OpenAIWhisper:
-    """A model of openai-whisper, whose `transcribe` does the work.
+    """A model of openai-whisper.
 
     Encoding a window is half of the work or more. What was encoded last is remembered, so that
     hearing the language, trying another temperature and timing words do not encode it again, as
@@ -62,34 +62,43 @@ class OpenAIWhisper:
         self._net: Any = _load(whisper, model, _device(device))
         if os.path.isfile(model) and (heads := _alignment_heads(whisper, self._net, model)):
             self._net.set_alignment_heads(heads)
-        self._net.encoder = _Remembering(self._net.encoder, whisper.audio.N_FRAMES)
+        self._net.encoder = _Remembering(self._net.encoder)
         self._dtype = torch.float32 if self._net.device.type == "cpu" else torch.float16
         self.languages: tuple[str, ...] = ("en",)
         if self._net.is_multilingual:
             # In the order of their tokens; the first models know one less than the later ones.
             self.languages = tuple(whisper.tokenizer.LANGUAGES)[: self._net.num_languages]
 
-    def detect_language(self, samples: Tensor, quick: bool = False) -> dict[str, float]:
-        """Return the probability of each language, the most probable first.
+    def detect_languages(
+        self, samples: Tensor, parts: Sequence[tuple[int, int]]
+    ) -> list[dict[str, float]]:
+        """Return for each part the probability of each language, the most probable first.
+
+        The window is encoded once, and each part told from its share of that.
 
         Args:
-            samples: `(n,)` float32 at 16 kHz; what lies beyond 30 seconds is not heard.
-            quick: encode them alone, without what fills the 30 seconds up: a short piece then
-                takes little time, and is told less surely.
+            samples: `(n,)` float32 at 16 kHz, a window of 30 seconds at most.
+            parts: samples from and to.
         """
         if len(self.languages) == 1:
-            return {self.languages[0]: 1.0}
+            return [{self.languages[0]: 1.0} for _ in parts]
         audio = self._whisper.audio
-        mel = self._whisper.log_mel_spectrogram(
-            samples, self._net.dims.n_mels, padding=audio.N_SAMPLES
+        tokenizer = self._whisper.tokenizer.get_tokenizer(
+            True, num_languages=self._net.num_languages
         )
-        n_frames = min(mel.shape[-1] - audio.N_FRAMES, audio.N_FRAMES)
-        window = mel[:, :n_frames]
-        if not quick:
-            # As `transcribe` makes the first window, which is then encoded but once.
-            window = self._whisper.pad_or_trim(window, audio.N_FRAMES)
-        _, probabilities = self._net.detect_language(window.to(self._net.device, self._dtype))
-        return dict(sorted(probabilities.items(), key=lambda item: -item[1]))
+        mel = self._whisper.pad_or_trim(self._mel(samples), audio.N_FRAMES)
+        begin = torch.tensor([[tokenizer.sot]], device=self._net.device)
+        found = []
+        with torch.no_grad():
+            features = self._net.encoder(mel[None].to(self._net.device, self._dtype))
+            for start, stop in parts:
+                whole = stop - start >= len(samples)
+                first, last = (each // audio.N_SAMPLES_PER_TOKEN for each in (start, stop))
+                share = features if whole else features[:, first : max(last, first + 1)]
+                logits = self._net.logits(begin, share)[0, 0, list(tokenizer.all_language_tokens)]
+                shares = logits.float().softmax(dim=0).tolist()
+                found.append(dict(zip(tokenizer.all_language_codes, shares, strict=True)))
+        return [dict(sorted(each.items(), key=lambda item: -item[1])) for each in found]
 
     def transcribe(self, samples: Tensor, options: Options) -> list[Segment]:
         """Return what is said, with times from the first sample.
@@ -98,24 +107,18 @@ class OpenAIWhisper:
             samples: `(n,)` float32 at 16 kHz, of any length.
             options: how.
         """
-        with warnings.catch_warnings():
-            # The CPU beside a CUDA device was asked for, and translated words were, too.
-            warnings.filterwarnings("ignore", "Performing inference on CPU when CUDA is available")
-            warnings.filterwarnings("ignore", "Word-level timestamps on translations")
-            answer = self._whisper.transcribe(
-                self._net,
-                samples,
-                language=options.language,
-                task=options.task,
-                word_timestamps=options.word_timestamps,
-                initial_prompt=options.initial_prompt,
-                temperature=options.temperature,
-                beam_size=options.beam_size,
-                compression_ratio_threshold=options.compression_ratio_threshold,
-                fp16=self._dtype == torch.float16,
-            )
-        found = [_segment(segment, options.language) for segment in answer["segments"]]
-        return [segment for segment in found if segment.text.strip()]
+        decoder = WindowDecoder(self._whisper, self._net, options)
+        return [_segment(each, options.language) for each in decoder.segments(self._mel(samples))]
+
+    def _mel(self, samples: Tensor) -> Tensor:
+        """The log mel spectrogram `(n_mels, frames)` of a window."""
+        audio = self._whisper.audio
+        # Three frames of silence after it, so that its last frame is not of its own mirror image.
+        mel = audio.log_mel_spectrogram(
+            samples, self._net.dims.n_mels, padding=3 * audio.HOP_LENGTH
+        )
+        found: Tensor = mel[:, :-3]
+        return found
 
 
 class _Remembered(NamedTuple):
@@ -124,32 +127,19 @@ class _Remembered(NamedTuple):
 
 
 class _Remembering(nn.Module):
-    """An encoder that gives what it gave for the same input just before, and takes shorter ones."""
+    """An encoder that gives what it gave for the same input just before."""
 
-    def __init__(self, encoder: nn.Module, n_frames: int) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        self._encoder: Any = encoder
-        self._n_frames = n_frames
+        self._encoder = encoder
         self._last: _Remembered | None = None
 
     def forward(self, mel: Tensor) -> Tensor:
-        if mel.shape[-1] < self._n_frames:
-            return self._short(mel)
         last = self._last
         if last is None or last.mel.shape != mel.shape or not torch.equal(last.mel, mel):
             last = _Remembered(mel.clone(), self._encoder(mel))
             self._last = last
         return last.features
-
-    def _short(self, mel: Tensor) -> Tensor:
-        """The encoder's own steps, on fewer frames than it asks for."""
-        encoder = self._encoder
-        x = gelu(encoder.conv2(gelu(encoder.conv1(mel)))).permute(0, 2, 1)
-        x = (x + encoder.positional_embedding[: x.shape[1]]).to(x.dtype)
-        for block in encoder.blocks:
-            x = block(x)
-        features: Tensor = encoder.ln_post(x)
-        return features
 
 
 def _device(device: str | None) -> torch.device:

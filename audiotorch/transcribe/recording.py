@@ -172,7 +172,7 @@ class Transcriber:
         window = next(windows, None) or next(iter(cutter.finish()), None)
         if window is None:
             raise ParameterError(f"{name}: holds no speech whose language could be told")
-        probabilities = self.backend.detect_language(window.samples)
+        (probabilities,) = self.backend.detect_languages(window.samples, [(0, len(window.samples))])
         language, probability = next(iter(probabilities.items()))
         return LanguageGuess(language, probability, probabilities)
 

@@ -43,6 +43,23 @@ class Window:
             return len(self.samples) / SAMPLE_RATE
         return speech_seconds(self.speech)
 
+    @property
+    def speech_end(self) -> float | None:
+        """Seconds from its first sample after which nobody speaks; `None` without a gate."""
+        if self.speech is None:
+            return None
+        heard = (self.speech >= THRESHOLD).nonzero()
+        return (int(heard[-1]) + 1) * FRAME / SAMPLE_RATE if len(heard) else 0.0
+
+    def within(self, window: "Window") -> tuple[int, int]:
+        """Return where it begins and ends in another window that holds it.
+
+        Args:
+            window: the other one.
+        """
+        first = self.start - window.start
+        return first, first + len(self.samples)
+
     def pieces(self, seconds: float) -> list["Window"]:
         """Part it at gaps between words into pieces of at least that length.
 
