@@ -214,7 +214,8 @@ def speech_tables(reports: Sequence[ModelReport], long: Sequence[LongRow]) -> tu
         ]
         told = "A long file, against the transcripts of its parts; memory is the whole process'.\n"
         parts += [told, markdown(header, cells)]
-    return "\n".join(parts), all(each.holds for each in (*reports, *long))
+    holds = [*(report.holds for report in reports), *(row.holds for row in long)]
+    return "\n".join(parts), all(holds)
 
 
 _SPEECH = (
