@@ -245,7 +245,7 @@ def _speech_cells(report: ModelReport) -> list[list[str]]:
     return [
         [
             row.name,
-            row.ours[0].language or "none",
+            row.language,
             f"{row.seconds:.1f}",
             f"{row.ratio('cpu'):.3f}",
             f"{row.ratio('wall'):.3f}",

@@ -277,7 +277,7 @@ def _fill(rows: Sequence[SpeechRow], net: Any, path: Path, backend: str, n_round
         return found["text"].strip(), found["language"]
 
     for side in (ours, bare):
-        side(rows[0].samples)  # loads and warms up
+        _timed(side, rows[0].samples)  # loads and warms up
     for turn in range(n_rounds):
         for place, row in enumerate(rows):
             sides = ((ours, row.ours), (bare, row.bare))
