@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def bare(tiny: str) -> Any:
 
 def bare_result(model: Any, file: Path) -> dict[str, Any]:
     waveform, _ = at.load(file, sample_rate=16000)
-    return model.transcribe(waveform[0].numpy(), fp16=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Whisper leaves a file open
+        return model.transcribe(waveform[0].numpy(), fp16=False)
 
 
 @pytest.mark.parametrize("name", ["jfk.flac", "cards_001.wav", "LJ002-0020.wav"])
@@ -51,7 +54,10 @@ def test_a_recording_as_bare_whisper_has_it(name, data_root, tiny, bare):
     assert [segment["id"] for segment in found["segments"]] == [*range(len(found["segments"]))]
     for ours, theirs in zip(found["segments"], expected["segments"], strict=True):
         assert ours["text"] == theirs["text"]
-        assert (ours["start"], ours["end"]) == pytest.approx((theirs["start"], theirs["end"]))
+        assert ours["start"] == pytest.approx(theirs["start"])
+        # Bare Whisper hears its padding too, and may end in it.
+        end = min(theirs["end"], found["duration_seconds"])
+        assert ours["end"] == pytest.approx(end, abs=1e-3)
         assert {*theirs} - {*ours} == {"seek", "tokens"}
     assert json.loads(json.dumps(found)) == found
 
@@ -97,7 +103,7 @@ def test_a_folder_with_what_may_lie_in_it(data_root, tiny, bare, tmp_path):
         assert record["language"] == "en"
     assert records[2]["text"] == ""
     assert records[2]["n_segments"] == 0
-    seconds = [at.info(file).duration for file in kept]
+    seconds = [at.info(file).duration_seconds for file in kept]
     assert [record["duration_s"] for record in records] == pytest.approx(seconds, abs=1e-3)
 
     lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
@@ -105,11 +111,11 @@ def test_a_folder_with_what_may_lie_in_it(data_root, tiny, bare, tmp_path):
     (failed,) = [line for line in lines if "error" in line]
     assert failed["filename"] == "broken.wav"
 
-    written = out.stat().st_mtime_ns
+    # Finished files are not transcribed again: their lines are the same to the digit.
+    written = out.read_bytes()
     (folder / "broken.wav").unlink()
-    again = recipes.batch_transcribe_directory(str(folder), str(out), tiny)
-    assert again == records
-    assert written  # finished files are not transcribed again
+    assert recipes.batch_transcribe_directory(str(folder), str(out), tiny) == records
+    assert out.read_bytes() == written
 
 
 def test_records_can_be_scored(data_root, tiny, tmp_path):
@@ -117,7 +123,7 @@ def test_records_can_be_scored(data_root, tiny, tmp_path):
     shutil.copytree(
         data_root / "speech/en", tmp_path / "en", ignore=shutil.ignore_patterns("[!c]*")
     )
-    records = recipes.batch_transcribe_directory(tmp_path, tmp_path / "out.jsonl", tiny)
+    records = recipes.batch_transcribe_directory(tmp_path, tmp_path / "out.jsonl", tiny, "WAV")
     scores = score(records, references)
     assert [row.file for row in scores.rows] == [f"en/cards_00{k}.wav" for k in (1, 2, 3)]
     assert not scores.without_reference

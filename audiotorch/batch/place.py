@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from audiotorch.audio.whole import written_whole
 from audiotorch.errors import ParameterError
 
-__all__ = ["check_place", "held", "lock", "replace_file", "telling", "write_all"]
+__all__ = ["check_place", "held", "lock", "partial_name", "replace_file", "telling", "write_all"]
 
 
 def check_place(path: Path) -> None:
@@ -102,8 +103,20 @@ def write_all(handle: BinaryIO, data: bytes) -> None:
         left = left[handle.write(left) :]
 
 
+def partial_name(path: Path) -> str:
+    """What `replace_file` calls a file that is not complete.
+
+    Args:
+        path: of the file.
+    """
+    # The file's own name may be as long as names can be.
+    return os.fsdecode(b"." + os.fsencode(path.name)[:240] + b".part")
+
+
 def replace_file(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file or replace it at once: whenever it is looked at, it is the old one or the new.
+
+    One job alone writes there.
 
     Args:
         path: of the file.
@@ -112,20 +125,13 @@ def replace_file(path: Path, parts: Iterable[bytes]) -> None:
     Raises:
         OSError: no room, or no rights; the file is as it was.
     """
-    # The file's own name may be as long as names can be.
-    name = b"." + os.fsencode(path.name)[:240] + b".part"
-    partial = path.with_name(os.fsdecode(name))
-    try:
+    with written_whole(path, partial_name(path)) as partial:
         with open(partial, "wb") as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
             shutil.copymode(path, partial)
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

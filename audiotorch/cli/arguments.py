@@ -30,12 +30,15 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add where to compute."""
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+def add_device(parser: argparse.ArgumentParser, default: str | None = "cpu") -> None:
+    """Add where to compute; without a default, CUDA where there is some."""
+    told = default or "cuda where there is some, else cpu"
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default=default, help=f"default: {told}"
+    )
 
 
-def check_device(device: str) -> None:
+def check_device(device: str | None) -> None:
     """Refuse a device that this machine does not have."""
     import torch
 

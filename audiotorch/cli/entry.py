@@ -23,6 +23,7 @@ from audiotorch.cli.terminal import (
     print_any_text,
     silence_stdout,
 )
+from audiotorch.cli.transcribe import add_transcribe
 from audiotorch.errors import AudioTorchError, ParameterError
 
 __all__ = ["main"]
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_predict(commands)
     add_detect(commands)
+    add_transcribe(commands)
     add_export(commands)
     add_bench(commands)
     return parser

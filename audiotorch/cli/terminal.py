@@ -75,10 +75,10 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
-    def advance(self, count: int) -> None:
-        """Draw the bar, `count` further on."""
+    def advance(self, count: int, note: str = "") -> None:
+        """Draw the bar, `count` further on, with a note behind it."""
         self._done += count
         if self._shown:
             bar = "#" * (30 * self._done // max(1, self._total))
-            sys.stderr.write(f"\r[{bar:30}] {self._done}/{self._total}{self._unit}")
+            sys.stderr.write(f"\r[{bar:30}] {self._done}/{self._total}{self._unit}{note}\x1b[K")
             sys.stderr.flush()

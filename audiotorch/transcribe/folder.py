@@ -1,10 +1,11 @@
 """Transcribing one recording or ten thousand into a file of JSON lines, and losing none."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,20 @@ from audiotorch.audio.io import AUDIO_SUFFIXES
 from audiotorch.batch.job import Failure
 from audiotorch.batch.place import replace_file, telling
 from audiotorch.errors import ParameterError
-from audiotorch.transcribe.lines import Lines, Task, error_line, key, result_line, transcript_of
+from audiotorch.transcribe.backends import Backend
+from audiotorch.transcribe.formats import FORMATS
+from audiotorch.transcribe.lines import (
+    Lines,
+    Task,
+    encode,
+    error_line,
+    key,
+    result_line,
+    transcript_of,
+)
+from audiotorch.transcribe.recording import Transcriber
 from audiotorch.transcribe.result import Transcript
+from audiotorch.transcribe.voice import open_gate
 from audiotorch.transcribe.workers import outcomes, sensible_workers
 
 __all__ = ["FolderReport", "transcribe_files", "transcribe_folder"]
@@ -46,12 +59,12 @@ def transcribe_folder(
     sources: Path_ | Iterable[Path_],
     out: Path_,
     *,
-    model: Path_ = "base",
+    model: Path_ | Backend = "base",
     language: str | None = None,
     task: str = "transcribe",
     word_timestamps: bool = False,
     device: str | None = None,
-    backend: Any = "whisper",
+    backend: str = "whisper",
     gate: str = "auto",
     formats: Sequence[str] = (),
     workers: int | None = None,
@@ -76,12 +89,12 @@ def transcribe_folder(
     Args:
         sources: a recording or folder, or several; folders are searched at any depth.
         out: the output, such as `results.jsonl`. Anything there that is no such output is refused.
-        model: name of a Whisper model or path of a checkpoint.
+        model: name of a Whisper model, path of a checkpoint, or a loaded `Backend`.
         language: code of the language spoken; `None` = of each recording as the model hears it.
         task: `"transcribe"`, or `"translate"` to English.
         word_timestamps: whether segments get words with their times.
         device: as torch names it; `None` = CUDA where there is some, else the CPU.
-        backend: `"whisper"`, `"faster-whisper"`, or a loaded one.
+        backend: `"whisper"`, or `"faster-whisper"`.
         gate: what leaves out windows without speech, as in `transcribe`.
         formats: of further files, out of `FORMATS`, such as `"srt"`. They lie in a folder beside
             the output, named as it without its suffix; `clips/a.wav` beside the output has
@@ -107,15 +120,19 @@ def transcribe_folder(
     options |= {"word_timestamps": word_timestamps, "backend": backend, "gate": gate}
     texts = _Texts(Path(out), formats)
     given = _found(sources, extensions)
-    files = list({key(file): file for file in reversed(given)}.values())[::-1]
+    by_key: dict[str, str] = {}
+    for file in given:
+        by_key.setdefault(key(file), file)
+    files = list(by_key.values())
     _check_workers(workers)
     settings = _settings(options)
     with Lines(out, settings) as lines:
         pending = [file for file in files if not (resume and _is_done(lines, texts, file))]
         advance(len(given) - len(pending), 0.0)
         job = _Job(lines, texts, resume, word_timestamps, advance)
-        job.run(pending, options, workers)
-        lines.finish(None if resume else {*map(key, files)})
+        # By all files: the one left, if it is what killed a worker before, is to kill but another.
+        job.run(pending, options, workers or _workers(options, len(files)))
+        lines.finish(None if resume else {*by_key})
         return job.report(len(files) - len(pending), pending)
 
 
@@ -135,7 +152,8 @@ def transcribe_files(
     _check_workers(workers)
     settings = _settings(options)
     words = bool(options.get("word_timestamps"))
-    for task, outcome in _outcomes([os.fspath(file) for file in files], options, workers):
+    names = [os.fspath(file) for file in files]
+    for task, outcome in outcomes(names, options, workers or _workers(options, len(names))):
         yield _line(task, outcome, settings, words)
 
 
@@ -160,12 +178,15 @@ class _Job:
         self._audio_seconds = 0.0
         self._seconds = 0.0
 
-    def run(self, files: Sequence[str], options: Mapping[str, Any], workers: int | None) -> None:
+    def run(self, files: Sequence[str], options: Mapping[str, Any], workers: int) -> None:
         """Transcribe, and record what comes as it comes."""
         begun = time.perf_counter()
-        with closing(_outcomes(files, options, workers)) as found:
+        found = outcomes(files, options, workers)
+        try:
             for task, outcome in found:
                 self._advance(1, self._record(task, outcome))
+        finally:
+            found.close()  # workers are not to go on when a line cannot be written
         self._seconds = time.perf_counter() - begun
 
     def report(self, n_skipped: int, files: Iterable[str]) -> FolderReport:
@@ -176,29 +197,26 @@ class _Job:
 
     def _record(self, task: Task, outcome: Transcript | str) -> float:
         """Write a file's texts and then its line; return the seconds transcribed."""
-        if not isinstance(outcome, str):
-            problem = self._texts.write(task.file, outcome)
-            outcome = outcome if problem is None else problem
-        if isinstance(outcome, str):
-            self._failures[task.file] = outcome
+        line = _line(task, outcome, self._lines.settings, self._words)
+        if "error" not in line and (problem := self._texts.write(line)) is not None:
+            line = error_line(task, problem, self._lines.settings)
+        if "error" in line:
+            self._failures[task.file] = line["error"]
             gone = not os.path.lexists(task.file)
             if self._resume and gone and self._lines.has_text(task.file):
                 return 0.0  # the text is all that is left of it
             self._texts.remove(task.file)
-        self._lines.append(_line(task, outcome, self._lines.settings, self._words))
-        if isinstance(outcome, str):
-            return 0.0
-        self._n_new += 1
-        self._audio_seconds += outcome.duration_seconds
-        return outcome.duration_seconds
+        self._lines.append(line)
+        seconds: float = line.get("duration_s", 0.0)
+        self._n_new += "error" not in line
+        self._audio_seconds += seconds
+        return seconds
 
 
 class _Texts:
     """The folder of further files, beside the output."""
 
     def __init__(self, out: Path, formats: Sequence[str]) -> None:
-        from audiotorch.transcribe.formats import FORMATS
-
         names = [formats] if isinstance(formats, str) else list(formats)
         if unknown := [name for name in names if name not in FORMATS]:
             raise ParameterError(
@@ -215,10 +233,13 @@ class _Texts:
 
     def lack(self, file: str) -> bool:
         """Whether one of a file's texts is missing."""
-        return not all(self._path(file, name).exists() for name in self._formats)
+        return not all(os.path.lexists(self._path(file, name)) for name in self._formats)
 
-    def write(self, file: str, transcript: Transcript) -> str | None:
-        """Write a file's texts; return why it can have none, if so."""
+    def write(self, line: Mapping[str, Any]) -> str | None:
+        """Write the texts of a file's line; return why it can have none, if so."""
+        file = line["filepath"]
+        # From what is written: the same as when they are made again, and without NaN.
+        transcript = transcript_of(json.loads(encode(line)))
         for name, text in self._formats.items():
             path = self._path(file, name)
             # JSON alone has names in it, whose broken letters this writes as JSON does.
@@ -234,7 +255,7 @@ class _Texts:
         """Remove texts of what a file was before."""
         for name in self._formats:
             path = self._path(file, name)
-            if path.exists():
+            if os.path.lexists(path):
                 path.unlink()
 
     def _path(self, file: str, name: str) -> Path:
@@ -262,9 +283,20 @@ def _check_workers(workers: int | None) -> None:
 
 
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    from audiotorch.transcribe.recording import Transcriber
-
-    settings: dict[str, Any] = Transcriber(**options).settings
+    """What the texts depend on, as JSON has it: told without loading the model."""
+    asked = signature(Transcriber).bind(**options)
+    asked.apply_defaults()
+    settings = {name: value for name, value in asked.arguments.items() if name != "device"}
+    gate = open_gate(settings["gate"])
+    settings["gate"] = None if gate is None else type(gate).__name__
+    model = settings["model"]
+    if not isinstance(model, str | os.PathLike):
+        return settings | {"model": model.model, "backend": type(model).__name__}
+    settings["model"] = os.fspath(model)
+    if os.path.exists(model):
+        state = os.stat(model)
+        settings |= {"model": os.path.abspath(model), "model_size": state.st_size}
+        settings["model_mtime_ns"] = state.st_mtime_ns
     return settings
 
 
@@ -275,22 +307,17 @@ def _is_done(lines: Lines, texts: _Texts, file: str) -> bool:
     if texts.lack(file):
         line = lines.read(file)
         try:
-            return line is not None and texts.write(file, transcript_of(line)) is None
+            return line is not None and texts.write(line) is None
         except (LookupError, TypeError):
             return False  # the line was edited: it is done again
     return True
 
 
-def _outcomes(
-    files: Sequence[str], options: Mapping[str, Any], workers: int | None
-) -> Iterator[tuple[Task, Transcript | str]]:
-    if not files:
-        return iter(())
-    if workers is None:
-        loaded = not isinstance(options.get("backend", "whisper"), str)
-        model, device = os.fspath(options.get("model", "base")), options.get("device")
-        workers = 1 if loaded else sensible_workers(model, device, len(files))
-    return outcomes(files, options, workers)
+def _workers(options: Mapping[str, Any], n_files: int) -> int:
+    model = options.get("model", "base")
+    if not isinstance(model, str | os.PathLike):
+        return 1  # a loaded model stays where it is
+    return sensible_workers(model, options.get("device"), n_files)
 
 
 def _line(

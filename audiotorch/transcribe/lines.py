@@ -4,16 +4,25 @@ import json
 import math
 import os
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from audiotorch.batch.place import check_place, held, replace_file, telling, write_all
+from audiotorch.batch.place import check_place, held, partial_name, replace_file, telling, write_all
 from audiotorch.errors import ParameterError
 from audiotorch.transcribe.result import Segment, Transcript, Word
 
-__all__ = ["Lines", "Task", "encode", "error_line", "key", "result_line", "transcript_of"]
+__all__ = [
+    "Lines",
+    "Task",
+    "encode",
+    "error_line",
+    "key",
+    "read_lines",
+    "result_line",
+    "transcript_of",
+]
 
 # In JSON, these may stand in a text as they are: UTF-8 has no surrogates, which stand for the bytes
 # of broken file names, and for many programs the others end a line.
@@ -145,6 +154,21 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _finite(part) for name, part in value.items()}
     return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def read_lines(path: str | os.PathLike[str], files: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Read the lines of some files from an output.
+
+    Args:
+        path: of the output.
+        files: whose lines are wanted.
+    """
+    wanted = {*map(key, files)}
+    with open(path, "rb") as lines:
+        for data in lines:
+            line = json.loads(data)
+            if key(line["filepath"]) in wanted:
+                yield line
 
 
 class _Entry(NamedTuple):
@@ -281,6 +305,7 @@ class Lines:
 
     def _take_in(self) -> None:
         """Read what is there, and cut off what is half-written."""
+        self.path.with_name(partial_name(self.path)).unlink(missing_ok=True)
         if not self.path.exists():
             return
         if not self.path.is_file():

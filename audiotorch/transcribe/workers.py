@@ -2,12 +2,11 @@
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -19,6 +18,7 @@ from audiotorch.audio.chunks import n_cores
 from audiotorch.batch.pieces import told
 from audiotorch.errors import AudioTorchError, ParameterError
 from audiotorch.transcribe.lines import Task
+from audiotorch.transcribe.recording import Transcriber
 from audiotorch.transcribe.result import Transcript
 
 __all__ = ["outcomes", "sensible_workers", "serve"]
@@ -33,7 +33,7 @@ _MEGABYTES = {"tiny": 75, "base": 145, "small": 484, "medium": 1528, "turbo": 16
 _WORKER_BYTES, _PER_BYTE = 700 << 20, 3
 
 
-def sensible_workers(model: str, device: str | None, n_files: int) -> int:
+def sensible_workers(model: str | os.PathLike[str], device: str | None, n_files: int) -> int:
     """As many processes as there are cores, files, and room for models in memory.
 
     Two processes of one thread each took 8.5 s where one of two threads took 12.0 s (tiny.en, 14
@@ -42,27 +42,26 @@ def sensible_workers(model: str, device: str | None, n_files: int) -> int:
     Args:
         model: name or path.
         device: as torch names it; `None` = CUDA where there is some, else the CPU.
-        n_files: to be transcribed.
+        n_files: to be transcribed, or done already.
     """
     if (device or "").startswith("cuda") or (device is None and torch.cuda.is_available()):
         return 1
-    room = _free_bytes() // (_WORKER_BYTES + _PER_BYTE * _model_bytes(model))
+    room = _free_bytes() // (_WORKER_BYTES + _PER_BYTE * _model_bytes(os.fspath(model)))
     return max(1, min(n_cores(), n_files, room))
 
 
 def _model_bytes(model: str) -> int:
     with suppress(OSError, ValueError):
         return os.path.getsize(model)
-    name = model.partition(".")[0].partition("-")[0]
-    return (
-        _MEGABYTES["turbo" if "turbo" in model else name if name in _MEGABYTES else "large"] << 20
-    )
+    # Such as "tiny.en" or "large-v3"; what is not known is as large as the largest.
+    sizes = [size for name, size in _MEGABYTES.items() if name in model]
+    return min(sizes, default=_MEGABYTES["large"]) << 20
 
 
 def _free_bytes() -> int:
     """Memory that can be had: of the machine, or what a container may take at all."""
     free = [1 << 60]
-    with suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as lines:
+    with suppress(OSError, ValueError), open("/proc/meminfo") as lines:
         free += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")]
     # A container's limit is "max" where there is none, which is no number.
     with suppress(OSError, ValueError), open("/sys/fs/cgroup/memory.max") as limit:
@@ -72,7 +71,7 @@ def _free_bytes() -> int:
 
 def outcomes(
     files: Sequence[str], options: Mapping[str, Any], workers: int
-) -> Iterator[tuple[Task, Outcome]]:
+) -> Generator[tuple[Task, Outcome], None, None]:
     """Transcribe files, and give what is found as it comes.
 
     Args:
@@ -83,8 +82,10 @@ def outcomes(
     Raises:
         AudioTorchError: the model cannot be loaded; no file was touched.
     """
-    if workers == 1 or len(files) == 1:
-        transcriber = _transcriber(options)
+    if not files:
+        return
+    if workers == 1:
+        transcriber = Transcriber(**options)
         for file in files:
             task = Task.of(file)
             yield task, _attempt(transcriber, file)
@@ -96,25 +97,13 @@ def outcomes(
         pool.stop()
 
 
-def _transcriber(options: Mapping[str, Any]) -> Any:
-    from audiotorch.transcribe.recording import Transcriber
-
-    return Transcriber(**options)
-
-
-def _attempt(transcriber: Any, file: str) -> Outcome:
+def _attempt(transcriber: Transcriber, file: str) -> Outcome:
     try:
-        transcript: Transcript = transcriber(file)
-    except AudioTorchError as error:
+        return transcriber(file)
+    except (AudioTorchError, OSError, MemoryError) as error:
         return told(file, error)
-    except Exception as error:  # whatever a file makes of a model: the others are still to be done
-        reason = told(file, error)
-        return (
-            reason
-            if isinstance(error, OSError | MemoryError)
-            else f"{reason} ({type(error).__name__})"
-        )
-    return transcript
+    except Exception as error:  # whatever it made of the model, the others are still to be done
+        return f"{file}: {type(error).__name__} while it was transcribed: {error}"
 
 
 class _Pool:
@@ -176,6 +165,7 @@ class _Pool:
                 try:
                     outcome, caught = worker.ask(task.file)
                 except _Died as death:
+                    worker.close()
                     self._workers.remove(worker)
                     worker = None
                     outcome, caught = f"{task.file}: {death}", []
@@ -186,7 +176,7 @@ class _Pool:
             self._found.put(error)
         finally:
             if worker is not None:
-                worker.kill()
+                worker.close()
 
     def _started(self) -> "_Worker":
         worker = _Worker(self._greeting, self._threads)
@@ -197,12 +187,12 @@ class _Pool:
         try:
             refused = worker.receive()
         except _Died as death:
-            worker.kill()
+            worker.close()
             raise ParameterError(
                 f"workers={len(self._running)}: the model cannot be loaded: {death}"
             ) from death
         if refused is not None:
-            worker.kill()
+            worker.close()
             raise refused
         return worker
 
@@ -212,7 +202,7 @@ class _Died(Exception):
 
 
 class _Worker:
-    """A process of its own: what kills it, as a full memory does, kills no job.
+    """A process of its own: what kills it, as lack of memory does, kills no job.
 
     Not by `multiprocessing`, which would run the caller's script again in each of them.
     """
@@ -242,10 +232,12 @@ class _Worker:
         assert self._process.stdout is not None
         try:
             return pickle.load(self._process.stdout)
-        except (EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
-            self._process.kill()
+        except Exception as error:  # the answer is missing, half there, or no answer
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+            self.kill()
             status = self._process.wait()
-            if status == -signal.SIGKILL:
+            if status == -9:
                 raise _Died(
                     "the process that transcribed was killed, as the system does when memory is "
                     "short; take fewer --workers, or a smaller model"
@@ -253,9 +245,14 @@ class _Worker:
             raise _Died(f"the process that transcribed broke down (status {status})") from error
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once, whoever waits for it."""
         self._process.kill()
-        self._process.wait()
+
+    def close(self) -> None:
+        """End it, and let go of what led to it."""
+        self.kill()
+        with suppress(OSError):  # what was not sent is lost, too
+            self._process.communicate()
 
     def _send(self, data: bytes) -> None:
         assert self._process.stdin is not None
@@ -276,7 +273,7 @@ def serve() -> None:
     Thread(target=_listen, args=(questions, files), daemon=True).start()
     torch.set_num_threads(threads)
     try:
-        transcriber = _transcriber(options)
+        transcriber = Transcriber(**options)
     except Exception as error:
         _answer(answers, error if isinstance(error, AudioTorchError) else RuntimeError(str(error)))
         return
@@ -285,7 +282,8 @@ def serve() -> None:
         file = files.get()
         with warnings.catch_warnings(record=True) as caught:
             outcome = _attempt(transcriber, file)
-        _answer(answers, (outcome, [warning.message for warning in caught]))
+        ours = [found.message for found in caught if isinstance(found.message, AudioTorchError)]
+        _answer(answers, (outcome, ours))
 
 
 def _listen(questions: BinaryIO, files: "SimpleQueue[str]") -> None:
@@ -297,5 +295,5 @@ def _listen(questions: BinaryIO, files: "SimpleQueue[str]") -> None:
 
 
 def _answer(answers: BinaryIO, answer: Any) -> None:
-    pickle.dump(answer, answers)
+    answers.write(pickle.dumps(answer))
     answers.flush()
