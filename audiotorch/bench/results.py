@@ -214,7 +214,8 @@ def speech_tables(reports: Sequence[ModelReport], long: Sequence[LongRow]) -> tu
         ]
         told = "A long file, against the transcripts of its parts; memory is the whole process'.\n"
         parts += [told, markdown(header, cells)]
-    return "\n".join(parts), all(each.holds for each in (*reports, *long))
+    holds = [*(report.holds for report in reports), *(row.holds for row in long)]
+    return "\n".join(parts), all(holds)
 
 
 _SPEECH = (
@@ -244,7 +245,7 @@ def _speech_cells(report: ModelReport) -> list[list[str]]:
     return [
         [
             row.name,
-            row.ours[0].language or "none",
+            row.language,
             f"{row.seconds:.1f}",
             f"{row.ratio('cpu'):.3f}",
             f"{row.ratio('wall'):.3f}",

@@ -277,7 +277,8 @@ def _fill(rows: Sequence[SpeechRow], net: Any, path: Path, backend: str, n_round
         return found["text"].strip(), found["language"]
 
     for side in (ours, bare):
-        side(rows[0].samples)  # loads and warms up
+        # Loads and warms up; not on what is timed first, which would be remembered.
+        _timed(side, rows[1].samples)
     for turn in range(n_rounds):
         for place, row in enumerate(rows):
             sides = ((ours, row.ours), (bare, row.bare))
