@@ -10,10 +10,13 @@ from audiotorch.transcribe.backends import SAMPLE_RATE, Options
 
 __all__ = ["WindowDecoder"]
 
+_FRAMES = SAMPLE_RATE // 160  # of a spectrogram, a second
 _MIN_LOGPROB = -1.0  # mean log probability below which a text is tried again
 _NO_SPEECH = 0.6  # probability of no speech above which an improbable text is none
 _RESET = 0.5  # temperature above which a text is no prompt for what follows
-_FIRST_PUNCTUATION, _LAST_PUNCTUATION = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
+# What is joined to the word after it, and to the word before it.
+_FIRST_PUNCTUATION = "\"'“¿([{-"
+_LAST_PUNCTUATION = "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001
 
 
 class _Cut(NamedTuple):
@@ -145,6 +148,7 @@ class WindowDecoder:
 
     def _time_words(self, segments: list[dict[str, Any]], mel: Tensor, size: int) -> float | None:
         """Give segments their words, and return when the last one ends."""
+        _keep_thread_count()
         self._whisper.timing.add_word_timestamps(
             segments=segments,
             model=self._net,
@@ -171,4 +175,9 @@ class WindowDecoder:
         return kept
 
 
-_FRAMES = SAMPLE_RATE // 160  # of a spectrogram, a second
+def _keep_thread_count() -> None:
+    """Keep numba, which aligns words, from giving torch as many threads as there are cores."""
+    import numba
+
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(torch.get_num_threads(), most))

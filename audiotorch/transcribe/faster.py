@@ -1,5 +1,6 @@
 """faster-whisper: the same models, computed by CTranslate2 instead of torch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,27 +55,37 @@ class FasterWhisper:
             if code == "en" or known.token_to_id(f"<|{code}|>") is not None
         )
 
-    def detect_language(self, samples: Tensor, quick: bool = False) -> dict[str, float]:
-        """Return the probability of each language, the most probable first.
+    def detect_languages(
+        self, samples: Tensor, parts: Sequence[tuple[int, int]]
+    ) -> list[dict[str, float]]:
+        """Return for each part the probability of each language, the most probable first.
 
         Args:
-            samples: `(n,)` float32 at 16 kHz, 30 seconds at most.
-            quick: encode them alone, without what fills the 30 seconds up: a short piece then
-                takes little time, and is told less surely.
+            samples: `(n,)` float32 at 16 kHz, a window of 30 seconds at most.
+            parts: samples from and to.
         """
         if len(self.languages) == 1:
-            return {self.languages[0]: 1.0}
-        audio = _as_array(samples)[: 30 * SAMPLE_RATE]
-        loaded = self._loaded
-        n_frames = len(audio) // loaded.feature_extractor.hop_length
-        if quick and n_frames:
-            features = loaded.feature_extractor(audio)[:, :n_frames]
-            (tokens,) = loaded.model.detect_language(loaded.encode(features))
-            return {token.strip("<|>"): float(probability) for token, probability in tokens}
+            return [{self.languages[0]: 1.0} for _ in parts]
+        audio = _as_array(samples)
+        return [
+            self._language(audio) if stop - start >= len(audio) else self._quick(audio[start:stop])
+            for start, stop in parts
+        ]
+
+    def _language(self, audio: npt.NDArray[np.float32]) -> dict[str, float]:
         # The silence after a short clip is heard as silence, as openai-whisper hears it.
         # faster-whisper fills up with zeros in the spectrogram, which is some sound.
-        _, _, found = loaded.detect_language(np.pad(audio, (0, 30 * SAMPLE_RATE - len(audio))))
+        fill = max(0, 30 * SAMPLE_RATE - len(audio))
+        _, _, found = self._loaded.detect_language(np.pad(audio, (0, fill)))
         return {code: float(probability) for code, probability in found}
+
+    def _quick(self, audio: npt.NDArray[np.float32]) -> dict[str, float]:
+        """Encode a part alone, without what fills the 30 seconds up."""
+        loaded = self._loaded
+        n_frames = max(2, len(audio) // loaded.feature_extractor.hop_length)
+        features = loaded.feature_extractor(audio)[:, :n_frames]
+        (tokens,) = loaded.model.detect_language(loaded.encode(features))
+        return {token.strip("<|>"): float(probability) for token, probability in tokens}
 
     def transcribe(self, samples: Tensor, options: Options) -> list[Segment]:
         """Return what is said, with times from the first sample.
