@@ -41,7 +41,6 @@ LEVELS = {
     "explain": 6,
     "transcribe": 7,
     "training": 7,  # a run ends in exported files and figures
-    "transcribe": 7,
     "recipes": 8,
     "bench": 9,
     "cli": 10,

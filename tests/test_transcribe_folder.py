@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audiotorch.transcribe.recording import Transcriber
 from fake_whisper import RATE, FakeWhisper, write_clip
 
 from audiotorch.audio import load
@@ -19,6 +18,7 @@ from audiotorch.transcribe import folder as module
 from audiotorch.transcribe import lines as lines_module
 from audiotorch.transcribe import workers as workers_module
 from audiotorch.transcribe.folder import transcribe_files, transcribe_folder
+from audiotorch.transcribe.recording import Transcriber
 
 TESTS = Path(__file__).parent
 
@@ -364,27 +364,20 @@ def test_workers_give_the_same_texts(clips, tmp_path):
     assert texts(tmp_path / "1.jsonl") == texts(tmp_path / "2.jsonl")
 
 
-@pytest.mark.parametrize(("what", "told"), [("kill", "was killed"), ("exit", r"status 3")])
-def test_worker_that_dies_costs_its_file(clips, tmp_path, what, told):
-    for i in (1, 2, 3):
-        write_clip(clips / f"{i}.wav", i, first=7)
+def test_worker_that_dies_costs_its_file_until_the_next_time(clips, tmp_path, calls):
+    for i, first in ((1, 7), (2, 8), (3, 7)):
+        write_clip(clips / f"{i}.wav", i, first=first)
     out = tmp_path / "x.jsonl"
-    report = run(clips, out, FakeWhisper(failing={7: what}), workers=2)
-    assert report.n_new == 3
-    assert [os.path.basename(failure.file) for failure in report.failures] == [
-        "1.wav", "2.wav", "3.wav",
-    ]  # fmt: skip
-    assert all(told in failure.error for failure in report.failures)
-    assert len(texts(out)) == 6
-
-
-def test_worker_that_was_killed_once_does_its_file_the_next_time(clips, tmp_path, calls):
-    write_clip(clips / "1.wav", 1, first=7)
-    out = tmp_path / "x.jsonl"
-    fake = FakeWhisper(failing={7: "kill once"}, folder=str(calls))
-    assert len(run(clips, out, fake, workers=2).failures) == 1
+    fake = FakeWhisper(failing={7: "kill once", 8: "exit"}, folder=str(calls))
     report = run(clips, out, fake, workers=2)
-    assert (report.n_new, report.n_skipped, report.failures) == (1, 5, [])
+    told = {os.path.basename(failure.file): failure.error for failure in report.failures}
+    assert report.n_new == 4
+    assert "was killed" in told.get("1.wav", told.get("3.wav", ""))
+    assert "broke down (status 3)" in told["2.wav"]
+    assert len(texts(out)) == 6
+    report = run(clips, out, fake, workers=2)
+    assert (report.n_new, report.n_skipped) == (1, 4)
+    assert [os.path.basename(failure.file) for failure in report.failures] == ["2.wav"]
 
 
 def test_settings_that_cannot_be_sent_are_refused(clips, tmp_path):
@@ -546,7 +539,6 @@ transcribe_folder({sources!r}, {str(out)!r}, **{options!r})
     report = transcribe_folder(sources, out, **options)
     assert report.n_skipped >= 5
     assert texts(out) == texts(whole)
-    assert "yacht" in " ".join(texts(out).values()).lower() or all(texts(out).values())
 
 
 # --- real recordings ------------------------------------------------------------------------------
@@ -575,13 +567,14 @@ def test_bad_recordings_among_good_ones(data_root, whisper_weights, tmp_path):
     report = transcribe_folder(clips, out, model=whisper_weights / "tiny.en.pt", workers=2)
     found = {line["filename"]: line for line in read(out)}
     assert {os.path.basename(failure.file) for failure in report.failures} == {
-        "corrupt.flac", "empty.wav", "zero.mp3", "video.mp4",
+        "corrupt.flac", "zero.mp3", "video.mp4",
     }  # fmt: skip
     for failure in report.failures:
         assert found[os.path.basename(failure.file)]["error"] == failure.error
         assert failure.file in failure.error
     assert "empty" in found["zero.mp3"]["error"]
-    assert found["silent.wav"]["text"] == ""
-    assert found["silent.wav"]["duration_s"] == 3.0
+    for name, seconds in (("silent", 3.0), ("empty", 0.0)):
+        assert found[f"{name}.wav"]["text"] == ""
+        assert found[f"{name}.wav"]["duration_s"] == seconds
     assert found["a.wav"]["text"] == found["b.flac"]["text"] != ""
     assert module.Lines(out, {}).has_text(str(clips / "a.wav"))
