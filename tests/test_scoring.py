@@ -275,6 +275,7 @@ def test_the_table_of_the_recordings(data_root):
     [
         ("t.csv", "file,transcript\na.wav,\"one, two\"\n", "utf-8"),
         ("t.csv", "file,transcript\r\na.wav,\"one, two\"\r\n\r\n", "utf-8-sig"),
+        ("t.csv", "file, transcript\na.wav, \"one, two\"\n", "utf-8"),
         ("t.csv", "file;transcript\na.wav;one, two\n", "utf-8-sig"),
         ("t.csv", "file\ttranscript\na.wav\tone, two\n", "utf-8"),
         ("t.TSV", "file\ttranscript\na.wav\tone, two\n", "utf-8"),

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from audiotorch.errors import ParameterError
 from audiotorch.transcribe.formats import FORMATS, whisper_result, write_transcript
@@ -73,6 +75,22 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_same_bytes_as_whisper(name, suffix):
     assert FORMATS[suffix](CASES[name]) == whispers(CASES[name], suffix)
+
+
+@settings(deadline=None)  # Whisper takes a while to load
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 1e6),
+            st.floats(0, 100),
+            st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])).filter(str.strip),
+        )
+    )
+)
+def test_same_bytes_as_whisper_whatever_is_said(segments):
+    result = transcript(*(Segment(at, at + length, text, "en") for at, length, text in segments))
+    for suffix, write in FORMATS.items():
+        assert write(result) == whispers(result, suffix)
 
 
 @pytest.mark.parametrize("suffix", TEXT_FORMATS)

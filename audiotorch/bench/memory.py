@@ -10,7 +10,7 @@ import torch
 from audiotorch.bench.clips import data_root, five_seconds
 from audiotorch.errors import AudioTorchError, ParameterError
 
-__all__ = ["LIMIT", "MemoryRow", "extract", "run_memory"]
+__all__ = ["LIMIT", "MemoryRow", "extract", "peak_memory", "run_memory"]
 
 LIMIT = 1.5e9
 """Bytes that extraction may take, whatever the number of clips."""
@@ -97,7 +97,18 @@ def extract(work: str, n_clips: str, n_threads: str) -> None:
         before = _status("VmRSS")
         output = module(waveform)
     outputs = output.values() if isinstance(output, dict) else [output]
-    print(_status("VmHWM") - before, sum(x.numel() * x.element_size() for x in outputs))
+    print(peak_memory() - before, sum(x.numel() * x.element_size() for x in outputs))
+
+
+def peak_memory() -> int:
+    """Return how many bytes this process took at most, since it started or the peak was cleared.
+
+    Raises:
+        ParameterError: the system does not tell.
+    """
+    if not Path("/proc/self/status").exists():
+        raise ParameterError("peaks of memory: need Linux, whose /proc tells them")
+    return _status("VmHWM")
 
 
 def _status(name: str) -> int:

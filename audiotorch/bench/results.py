@@ -10,6 +10,7 @@ from audiotorch.bench.parity import Report, Task
 from audiotorch.bench.peers import PEERS, PeerRow
 from audiotorch.bench.recipe import RecipeRow
 from audiotorch.bench.rules import Measured, Rule, judge
+from audiotorch.bench.speech import MOST_MEMORY, MOST_OVERHEAD, LongRow, ModelReport
 from audiotorch.bench.speed import Row, Timing
 from audiotorch.bench.table import hardware, markdown, versions
 
@@ -19,6 +20,7 @@ __all__ = [
     "memory_table",
     "parity_tables",
     "recipe_table",
+    "speech_tables",
     "speed_tables",
 ]
 
@@ -180,3 +182,73 @@ def anomaly_tables(figures: Sequence[Figures]) -> str:
         header = ["features", "detector", "window", *table.header]
         parts += [table.title + "\n", markdown(header, cells)]
     return "\n".join(parts)
+
+
+def speech_tables(reports: Sequence[ModelReport], long: Sequence[LongRow]) -> tuple[str, bool]:
+    """Return transcripts and their times as tables, and whether the rules hold.
+
+    Args:
+        reports: models against bare Whisper.
+        long: long recordings.
+    """
+    packages = ("openai-whisper", "faster-whisper", "ctranslate2", "torch")
+    parts = [
+        "`transcribe` beside `whisper.transcribe` on the same samples, in one process, by turns; "
+        f"medians over rounds. {versions(packages)}; {hardware()}.\n"
+    ]
+    for report in reports:
+        parts += [_speech_summary(report), markdown(_SPEECH, _speech_cells(report))]
+    if long:
+        header = ("model", "minutes", "took, s", "peak, MB", "words", "not as its parts", "holds")
+        cells = [
+            [
+                f"`{row.weights}`",
+                f"{row.seconds / 60:.1f}",
+                f"{row.took:.0f}",
+                f"{row.peak / 1e6:.0f}",
+                f"{row.scores.n_words}",
+                f"{row.scores.n_errors}",
+                "yes" if row.holds else f"no: at most {MOST_MEMORY / 1e6:g} MB",
+            ]
+            for row in long
+        ]
+        told = "A long file, against the transcripts of its parts; memory is the whole process'.\n"
+        parts += [told, markdown(header, cells)]
+    return "\n".join(parts), all(each.holds for each in (*reports, *long))
+
+
+_SPEECH = (
+    *("recording", "language", "seconds", "CPU time, bare = 1", "by the clock"),
+    *("words not as bare", "words wrong", "bare"),
+)
+
+
+def _speech_summary(report: ModelReport) -> str:
+    right, spoken = report.languages
+    rule = f" (at most {1 + MOST_OVERHEAD:g}: {'holds' if report.holds else 'DOES NOT HOLD'})"
+    return (
+        f"`{report.weights}`, {report.backend}: all recordings with speech take "
+        f"{report.pooled('cpu'):.3f} of bare Whisper's CPU time"
+        f"{rule if report.backend == 'whisper' else ''}, {report.pooled('wall'):.3f} by the clock; "
+        f"language right in {right} of {spoken}; the same words as bare in {report.n_equal}; word "
+        f"error rate of English {report.ours.languages['en'].wer:.4f}, bare "
+        f"{report.bare.languages['en'].wer:.4f}.\n"
+    )
+
+
+def _speech_cells(report: ModelReport) -> list[list[str]]:
+    ours, bare, apart = (
+        {row.file: f"{row.n_errors} of {row.n_words}" for row in scores.rows}
+        for scores in (report.ours, report.bare, report.apart)
+    )
+    return [
+        [
+            row.name,
+            row.ours[0].language or "none",
+            f"{row.seconds:.1f}",
+            f"{row.ratio('cpu'):.3f}",
+            f"{row.ratio('wall'):.3f}",
+            *(scores.get(row.name, "") for scores in (apart, ours, bare)),
+        ]
+        for row in report.rows
+    ]

@@ -35,6 +35,7 @@ def add_bench(commands: Commands) -> None:
         help="how good detectors of anomalies are: all protocols, or some of machine, esc10, "
         "heart_yaseen, heart_pascal_b",
     )
+    _add_speech(parser)
     parser.add_argument(
         "--write",
         type=Path,
@@ -86,15 +87,40 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_speech(parser: argparse.ArgumentParser) -> None:
+    speech = parser.add_argument_group("speech to text")
+    speech.add_argument(
+        "--transcribe", action="store_true", help="time and score transcripts beside bare Whisper's"
+    )
+    speech.add_argument(
+        "--weights",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="checkpoint of openai-whisper; after it, folder of a CTranslate2 model to compare "
+        "with it; may be given several times",
+    )
+    speech.add_argument("--rounds", type=positive, default=3, metavar="N", help="repetitions (3)")
+    speech.add_argument(
+        "--minutes",
+        type=float,
+        default=30.0,
+        metavar="N",
+        help="length of the long file whose memory is measured (30); 0 leaves it out",
+    )
+
+
 def _numbers(text: str) -> list[int]:
     return [positive(number.strip()) for number in text.split(",")]
 
 
 def _bench(options: argparse.Namespace) -> int:
     compares = options.parity or options.speed or options.recipe or options.memory
-    if not (options.model or compares or options.anomaly is not None):
+    if not (options.model or compares or options.anomaly is not None or options.transcribe):
         raise ParameterError(
-            "nothing to do: give a MODEL, --parity, --speed, --recipe, --memory or --anomaly"
+            "nothing to do: give a MODEL, --parity, --speed, --recipe, --memory, --anomaly or "
+            "--transcribe"
         )
     if options.write is not None and not options.write.is_file():
         raise ParameterError(f"--write {str(options.write)!r}: there is no such file")
@@ -104,9 +130,14 @@ def _bench(options: argparse.Namespace) -> int:
         print(time_exported(find_model(options.model), options.seconds, options.runs), end="")
     if options.anomaly is not None:
         _publish(_anomaly(options.anomaly), "anomaly", options.write)
+    holds = True
+    if options.transcribe:
+        text, holds = _transcribe(options)
+        _publish(text, "transcribe", options.write)
     if compares:
         _need_librosa()
-    holds = _parity(options) if options.parity else True
+    if options.parity:
+        holds = _parity(options) and holds
     texts = []
     if options.speed:
         texts.append(_speed(options))
@@ -196,6 +227,23 @@ def _anomaly(text: str) -> str:
     with Progress(len(names or PROTOCOLS)) as progress:
         figures = run_anomaly(data_root(), names, progress.advance)
     return anomaly_tables(figures)
+
+
+def _transcribe(options: argparse.Namespace) -> tuple[str, bool]:
+    from audiotorch.bench.clips import data_root
+    from audiotorch.bench.results import speech_tables
+    from audiotorch.bench.speech import run_long, run_speech
+    from audiotorch.bench.threads import threads
+
+    if missing := [str(path) for path in options.weights if not path.exists()]:
+        raise ParameterError(f"--weights {missing[0]!r}: there is no such file or folder")
+    with Progress(2 * len(options.weights)) as progress, threads(options.threads[0]):
+        reports = run_speech(data_root(), options.weights, options.rounds, progress.advance)
+        long = []
+        for path in options.weights if options.minutes > 0 else ():
+            long.append(run_long(data_root(), path, options.minutes))
+            progress.advance(1)
+    return speech_tables(reports, long)
 
 
 def _names(text: str | None) -> list[str] | None:

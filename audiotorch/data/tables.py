@@ -52,7 +52,9 @@ def _csv_rows(table: Path, text: str, tabs: bool, strict: bool) -> tuple[list[st
     # Spreadsheets write semicolons where the comma is the decimal sign, and some tabs.
     others = [sign for sign in ";\t" if sign in header and "," not in header]
     delimiter = "\t" if tabs else (others or [","])[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
+    lines = io.StringIO(text, newline="")
+    # A blank before a quote would make it a letter.
+    reader = csv.reader(lines, delimiter=delimiter, strict=strict, skipinitialspace=strict)
     columns: list[str] = []
     rows: list[Row] = []
     try:

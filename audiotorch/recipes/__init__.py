@@ -22,6 +22,11 @@ Where only normal sounds are at hand:
 
     info = build_audio_anomaly_detector(normal_files)
     score_audio_anomaly(info, "new.wav")["label"]
+
+What people say, through Whisper:
+
+    transcribe_audio("talk.mp3", "base")["text"]
+    records = batch_transcribe_directory("recordings", "transcripts.jsonl")
 """
 
 from audiotorch.recipes.anomaly import build_audio_anomaly_detector, score_audio_anomaly
@@ -38,9 +43,11 @@ from audiotorch.recipes.clips import (
     pad_or_trim,
     remove_silence,
 )
+from audiotorch.recipes.speech import batch_transcribe_directory, transcribe_audio
 
 __all__ = [
     "apply_noise_reduction",
+    "batch_transcribe_directory",
     "build_audio_anomaly_detector",
     "extract_all_librosa_features",
     "extract_audio_features_summary",
@@ -51,4 +58,5 @@ __all__ = [
     "remove_silence",
     "score_audio_anomaly",
     "train_audio_classifier",
+    "transcribe_audio",
 ]

@@ -81,7 +81,7 @@ def vectors_of(
     return [found[place] for place in range(len(files))]
 
 
-def skipped(file: Path, error: Exception) -> str:
+def skipped(file: Path, error: Exception | str) -> str:
     """The warning of a file that is left out.
 
     Args:
