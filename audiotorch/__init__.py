@@ -33,6 +33,13 @@ from audiotorch.errors import (
 from audiotorch.export import export, load_pipeline
 from audiotorch.features import FEATURES, FeatureExtractor, SummaryVector
 from audiotorch.pipeline import Pipeline
+from audiotorch.transcribe import (
+    Transcriber,
+    Transcript,
+    detect_language,
+    transcribe,
+    transcribe_folder,
+)
 
 if TYPE_CHECKING:
     from audiotorch.models.audio_features import AudioFeatures
@@ -61,9 +68,12 @@ __all__ = [
     "Resample",
     "SummaryVector",
     "ToMono",
+    "Transcriber",
+    "Transcript",
     "TruncationWarning",
     "WindowPrediction",
     "check",
+    "detect_language",
     "export",
     "features",
     "info",
@@ -73,6 +83,8 @@ __all__ = [
     "save",
     "stream",
     "timeline",
+    "transcribe",
+    "transcribe_folder",
 ]
 
 

@@ -123,7 +123,7 @@ def test_records_can_be_scored(data_root, tiny, tmp_path):
     shutil.copytree(
         data_root / "speech/en", tmp_path / "en", ignore=shutil.ignore_patterns("[!c]*")
     )
-    records = recipes.batch_transcribe_directory(tmp_path, tmp_path / "out.jsonl", tiny)
+    records = recipes.batch_transcribe_directory(tmp_path, tmp_path / "out.jsonl", tiny, "WAV")
     scores = score(records, references)
     assert [row.file for row in scores.rows] == [f"en/cards_00{k}.wav" for k in (1, 2, 3)]
     assert not scores.without_reference

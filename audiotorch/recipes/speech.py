@@ -1,6 +1,5 @@
 """Recordings as text: one, or a whole folder of them."""
 
-import json
 import os
 import warnings
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from audiotorch.errors import ParameterError
 from audiotorch.recipes.vectors import skipped
 from audiotorch.transcribe.folder import transcribe_folder
 from audiotorch.transcribe.formats import whisper_result
+from audiotorch.transcribe.lines import key, read_lines
 from audiotorch.transcribe.recording import transcribe
 
 __all__ = ["batch_transcribe_directory", "transcribe_audio"]
@@ -81,16 +81,15 @@ def batch_transcribe_directory(
     """
     if not os.path.isdir(audio_dir):
         raise ParameterError(f"audio_dir={os.fspath(audio_dir)!r}: must be an existing folder")
-    suffixes = [f".{suffix.lower().removeprefix('.')}" for suffix in extensions]
+    several = [extensions] if isinstance(extensions, str) else extensions
+    suffixes = [f".{suffix.lower().removeprefix('.')}" for suffix in several]
     files = find_audio([audio_dir], suffixes)
     for failure in transcribe_folder(files, output_jsonl, model=model_size).failures:
         warnings.warn(skipped(Path(failure.file), failure.error), stacklevel=2)
-    with open(output_jsonl, encoding="utf-8") as output:
-        lines = {os.path.abspath(line["filepath"]): line for line in map(json.loads, output)}
-    found = [(file, lines[os.path.abspath(file)]) for file in files]
-    # An earlier job may have spelt the same path otherwise.
-    return [
-        {name: line[name] for name in _RECORD} | {"filepath": file}
-        for file, line in found
+    records = {
+        key(line["filepath"]): {name: line[name] for name in _RECORD}
+        for line in read_lines(output_jsonl, files)
         if "text" in line
-    ]
+    }
+    # An earlier job may have spelt the same path otherwise.
+    return [records[key(file)] | {"filepath": file} for file in files if key(file) in records]

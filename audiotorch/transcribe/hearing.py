@@ -16,10 +16,12 @@ __all__ = ["Heard", "Listener"]
 # Whisper's own signs of a text that is wrong: it repeats itself, or is improbable.
 _MAX_COMPRESSION, _MIN_LOGPROB = 2.4, -1.0
 _SURE = 0.85  # probability at which a language is believed although another one was heard before
-_PIECE = 4.0  # seconds, at least, of which the language can be told
+_PIECE = 2.5  # seconds, at least, of which the language can be told
 _MISSED = 3.0  # seconds of speech without text that are more than a wrong time
 _LEEWAY = 1.0  # seconds by which Whisper's times may be wrong
 _MAX_LETTERS = 30.0  # a second of speech; nobody speaks faster
+_FEW_LETTERS = 6.0  # a second of speech; there may be more to be heard
+_MORE = 1.25  # times as many letters that a second try must bring
 _LOOP = re.compile(r"(\S.{0,200}?)(?:\s*\1){3,}", re.DOTALL)
 
 
@@ -127,13 +129,16 @@ class Listener:
         """Decode a window; where that fails, its two halves, and last with other temperatures."""
         options = self._with(language=language, temperature=self._options.temperature[:1])
         segments = _placed(self._backend.transcribe(window.samples, options), window)
-        if not _failed(segments, window):
+        failed = _failed(segments)
+        if not failed and not _lacks(segments, window):
             return segments
         # What repeats itself truly, or what made the model skip speech, is decoded well in parts.
         halves = window.halves()
         if halves is not None:
-            return [segment for half in halves for segment in self._text(half, language)]
-        if len(self._options.temperature) > 1 and not _explained(segments):
+            parts = [segment for half in halves for segment in self._text(half, language)]
+            if failed or _letters(parts) >= _MORE * _letters(segments):
+                return parts
+        if failed and len(self._options.temperature) > 1:
             # Sampling draws at random; the same recording must give the same text.
             with torch.random.fork_rng():
                 torch.manual_seed(0)
@@ -183,30 +188,36 @@ def _may_be_speech(segment: Segment, window: Window) -> bool:
     return window.loudest(segment.start - _LEEWAY, segment.end + _LEEWAY) >= 0.15
 
 
-def _failed(segments: Sequence[Segment], window: Window) -> bool:
-    """Whether the text repeats itself, is improbable, or lacks for seconds of speech."""
-    if any(
+def _failed(segments: Sequence[Segment]) -> bool:
+    """Whether there is no text, or it repeats itself or is improbable."""
+    return not segments or any(
         segment.compression_ratio > _MAX_COMPRESSION or segment.avg_logprob < _MIN_LOGPROB
         for segment in segments
-    ):
-        return True
+    )
+
+
+def _lacks(segments: Sequence[Segment], window: Window) -> bool:
+    """Whether text lacks for seconds of speech, or is little for all of it."""
+    if window.speech is None:
+        return False
     offset = window.start / SAMPLE_RATE
     covered = [(s.start - offset - _LEEWAY, s.end - offset + _LEEWAY) for s in segments]
-    return window.uncovered(covered) >= _MISSED
+    few = _letters(segments) < _FEW_LETTERS * window.speech_seconds
+    return window.uncovered(covered) >= _MISSED or (few and window.speech_seconds >= _MISSED)
 
 
-def _explained(segments: Sequence[Segment]) -> bool:
-    """Whether nothing is wrong with the text there is, so that trying again gives no other."""
-    return bool(segments) and all(
-        segment.compression_ratio <= _MAX_COMPRESSION and segment.avg_logprob >= _MIN_LOGPROB
-        for segment in segments
+def _letters(segments: Sequence[Segment]) -> float:
+    """How much is written, in letters; a digit is said as a word, an ideogram as a syllable."""
+    text = "".join(segment.text for segment in segments)
+    return sum(
+        4.0 if letter.isdecimal() else 2.5 if ord(letter) >= 0x2E80 else float(letter.isalpha())
+        for letter in text
     )
 
 
 def _without_loops(segments: list[Segment], window: Window) -> list[Segment]:
     """Where more is written than can be said in the time, what repeats stays once."""
-    n_letters = sum(len(segment.text) for segment in segments)
-    if n_letters <= _MAX_LETTERS * max(1.0, window.speech_seconds):
+    if _letters(segments) <= _MAX_LETTERS * max(1.0, window.speech_seconds):
         return segments
     kept: list[Segment] = []
     for segment in segments:

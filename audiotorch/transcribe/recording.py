@@ -22,7 +22,7 @@ from audiotorch.transcribe.backends import (
     open_backend,
 )
 from audiotorch.transcribe.hearing import Heard, Listener
-from audiotorch.transcribe.result import LanguageGuess, Segment, Transcript
+from audiotorch.transcribe.result import LanguageGuess, Transcript
 from audiotorch.transcribe.voice import open_gate
 from audiotorch.transcribe.windows import Window, WindowCutter
 

@@ -228,7 +228,7 @@ def format_scores(scores: Scores) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([*table, *_notes(scores)]) + "\n"
+    return "\n".join([*table, *_notes(scores)])
 
 
 def _figures(part: Score | Scores) -> tuple[str, str, str, str]:

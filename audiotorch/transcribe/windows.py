@@ -206,7 +206,7 @@ class WindowCutter:
         return None
 
     def _gap(self) -> int | None:
-        """The frame in the middle of the gap at which to cut: the last clear one, or the longest."""
+        """The frame in the middle of the gap to cut at: the last clear one, or the longest."""
         limit = MAX_SAMPLES // FRAME
         first, best = _frames(_FIRST_CUT), _frames(_BEST_CUT)
         gaps = [
