@@ -11,7 +11,7 @@ from fake_whisper import FakeWhisper, write_clip
 from test_transcribe_folder import read, texts, wait_for, whisper_weights
 
 from audiotorch.cli import main
-from audiotorch.transcribe import recording
+from audiotorch.transcribe import folder, recording
 from audiotorch.transcribe import workers as workers_module
 from audiotorch.transcribe.recording import Transcriber
 
@@ -37,7 +37,7 @@ def loaded(monkeypatch) -> list[dict]:
 
     monkeypatch.setattr(workers_module, "Transcriber", transcriber)
     monkeypatch.setattr(recording, "Transcriber", transcriber)
-    monkeypatch.setattr("audiotorch.transcribe.folder.sensible_workers", lambda *_: 1)
+    monkeypatch.setattr(folder, "sensible_workers", lambda *_: 1)
     return asked
 
 
