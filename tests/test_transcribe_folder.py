@@ -1,6 +1,5 @@
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -364,27 +363,20 @@ def test_workers_give_the_same_texts(clips, tmp_path):
     assert texts(tmp_path / "1.jsonl") == texts(tmp_path / "2.jsonl")
 
 
-@pytest.mark.parametrize(("what", "told"), [("kill", "was killed"), ("exit", r"status 3")])
-def test_worker_that_dies_costs_its_file(clips, tmp_path, what, told):
-    for i in (1, 2, 3):
-        write_clip(clips / f"{i}.wav", i, first=7)
+def test_worker_that_dies_costs_its_file_until_the_next_time(clips, tmp_path, calls):
+    for i, first in ((1, 7), (2, 8), (3, 7)):
+        write_clip(clips / f"{i}.wav", i, first=first)
     out = tmp_path / "x.jsonl"
-    report = run(clips, out, FakeWhisper(failing={7: what}), workers=2)
-    assert report.n_new == 3
-    assert [os.path.basename(failure.file) for failure in report.failures] == [
-        "1.wav", "2.wav", "3.wav",
-    ]  # fmt: skip
-    assert all(told in failure.error for failure in report.failures)
-    assert len(texts(out)) == 6
-
-
-def test_worker_that_was_killed_once_does_its_file_the_next_time(clips, tmp_path, calls):
-    write_clip(clips / "1.wav", 1, first=7)
-    out = tmp_path / "x.jsonl"
-    fake = FakeWhisper(failing={7: "kill once"}, folder=str(calls))
-    assert len(run(clips, out, fake, workers=2).failures) == 1
+    fake = FakeWhisper(failing={7: "kill once", 8: "exit"}, folder=str(calls))
     report = run(clips, out, fake, workers=2)
-    assert (report.n_new, report.n_skipped, report.failures) == (1, 5, [])
+    told = {os.path.basename(failure.file): failure.error for failure in report.failures}
+    assert report.n_new == 4
+    assert "was killed" in told.get("1.wav", told.get("3.wav", ""))
+    assert "broke down (status 3)" in told["2.wav"]
+    assert len(texts(out)) == 6
+    report = run(clips, out, fake, workers=2)
+    assert (report.n_new, report.n_skipped) == (1, 4)
+    assert [os.path.basename(failure.file) for failure in report.failures] == ["2.wav"]
 
 
 def test_settings_that_cannot_be_sent_are_refused(clips, tmp_path):
@@ -478,13 +470,22 @@ def test_script_without_a_guard_is_not_run_again_by_workers(clips, tmp_path):
 # Forks that are killed: to import everything anew for each would take a minute.
 KILLER = """
 import os, random, signal, sys, time
+import torch
 sys.path.insert(0, {tests!r})
 from fake_whisper import FakeWhisper
-from audiotorch.transcribe.folder import transcribe_folder
+from audiotorch.transcribe import open_backend, transcribe_folder
+from audiotorch.transcribe.voice import open_gate
+
+torch.set_num_threads(1)
+model = {model}
+open_gate({gate!r})
 
 def job():
-    fake = FakeWhisper(seconds=0.01)
-    transcribe_folder({clips!r}, {out!r}, model=fake, gate="none", workers=1, formats=["srt"])
+    options = dict(model=model, gate={gate!r}, workers=1, formats=["srt"])
+    transcribe_folder({sources!r}, {out!r}, **options)
+
+def n_done():
+    return open({out!r}, "rb").read().count(b"\\n") if os.path.exists({out!r}) else 0
 
 moments = random.Random({seed})
 for _ in range(10):
@@ -492,22 +493,23 @@ for _ in range(10):
     if pid == 0:
         job()
         os._exit(0)
-    time.sleep(moments.uniform(0.0, 0.2))
+    # However fast the machine is: after some more lines, or while the job begins.
+    enough = n_done() + min(moments.randint(0, {n_lines}), {n_files} - n_done() - 1)
+    until = time.monotonic() + 30
+    while n_done() < enough and time.monotonic() < until:
+        time.sleep(0.001)
+    time.sleep(moments.uniform(0.0, {seconds}))
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    done = open({out!r}, "rb").read().count(b"\\n") if os.path.exists({out!r}) else 0
-    print(os.WIFSIGNALED(status), done, flush=True)
+    print(os.WIFSIGNALED(status), n_done(), flush=True)
 job()
 """
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_ten_kills_lose_nothing(tmp_path, seed):
-    for i in range(60):
-        write_clip(tmp_path / "clips" / f"{i:02}.wav", i)
-    clips, out, whole = tmp_path / "clips", tmp_path / "x.jsonl", tmp_path / "whole.jsonl"
-    run(clips, whole)
-    code = KILLER.format(tests=str(TESTS), clips=str(clips), out=str(out), seed=seed)
+def kill_ten_times(sources: list[str], out: Path, model: str, **how: object) -> int:
+    """Start a job again and again; return how often it was killed in the middle."""
+    names = {"tests": str(TESTS), "sources": sources, "out": str(out)}
+    code = KILLER.format(model=model, **names, **how)
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         capture_output=True, text=True, timeout=300, check=False,
@@ -515,43 +517,47 @@ def test_ten_kills_lose_nothing(tmp_path, seed):
     assert ran.returncode == 0, ran.stderr
     kills = [line.split() for line in ran.stdout.splitlines()]
     assert len(kills) == 10
-    assert sum(killed == "True" for killed, _ in kills) >= 3  # in the middle
-    assert len({done for _, done in kills}) >= 3
+    return len({done for killed, done in kills if killed == "True"})
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ten_kills_lose_nothing(tmp_path, seed):
+    for i in range(60):
+        write_clip(tmp_path / "clips" / f"{i:02}.wav", i)
+    clips, out, whole = str(tmp_path / "clips"), tmp_path / "x.jsonl", tmp_path / "whole.jsonl"
+    fake = "FakeWhisper(seconds=0.01)"
+    run(clips, whole)
+    n_times = kill_ten_times(
+        [clips], out, fake, n_files=60, gate="none", n_lines=4, seconds=0.05, seed=seed
+    )
+    assert n_times >= 3
     assert texts(out) == texts(whole)
     assert len(texts(out)) == 60
     assert len(list((tmp_path / "x").rglob("*.srt"))) == 60
-    left = [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
-    assert left == []
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
 
 
-def test_kills_with_a_real_model_lose_nothing(data_root, whisper_weights, tmp_path):
+# Whisper leaves the file of its tokens open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ten_kills_of_a_real_model_lose_nothing(data_root, whisper_weights, tmp_path):
     names = "cards_001 cards_002 cards_003 sr_english LJ002-0020 librivox_austen_0880".split()
     sources = [str(data_root / "speech" / "en" / f"{name}.wav") for name in names]
-    options = {"model": str(whisper_weights / "tiny.en.pt"), "workers": 1}
     whole, out = tmp_path / "whole.jsonl", tmp_path / "x.jsonl"
-    transcribe_folder(sources, whole, **options)
-    code = f"""
-from audiotorch.transcribe.folder import transcribe_folder
-transcribe_folder({sources!r}, {str(out)!r}, **{options!r})
-"""
-    moments = random.Random(0)
-    for n_done in (1, 3, 5):
-        process = subprocess.Popen([sys.executable, "-c", code])
-        wait_for(lambda n=n_done: out.exists() and out.read_bytes().count(b"\n") >= n, 120)
-        time.sleep(moments.uniform(0.0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=30)
-        for line in out.read_bytes().split(b"\n")[:-1]:
-            assert json.loads(line)["text"]
-    report = transcribe_folder(sources, out, **options)
-    assert report.n_skipped >= 5
+    model = str(whisper_weights / "tiny.en.pt")
+    transcribe_folder(sources, whole, model=model, workers=1)
+    backend = f"open_backend({model!r})"
+    n_times = kill_ten_times(
+        sources, out, backend, n_files=6, gate="auto", n_lines=1, seconds=0.2, seed=1
+    )
+    assert n_times >= 3
     assert texts(out) == texts(whole)
-    assert "yacht" in " ".join(texts(out).values()).lower() or all(texts(out).values())
+    assert all(texts(out).values())
 
 
 # --- real recordings ------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_bad_recordings_among_good_ones(data_root, whisper_weights, tmp_path):
     import av
 
@@ -575,13 +581,14 @@ def test_bad_recordings_among_good_ones(data_root, whisper_weights, tmp_path):
     report = transcribe_folder(clips, out, model=whisper_weights / "tiny.en.pt", workers=2)
     found = {line["filename"]: line for line in read(out)}
     assert {os.path.basename(failure.file) for failure in report.failures} == {
-        "corrupt.flac", "empty.wav", "zero.mp3", "video.mp4",
+        "corrupt.flac", "zero.mp3", "video.mp4",
     }  # fmt: skip
     for failure in report.failures:
         assert found[os.path.basename(failure.file)]["error"] == failure.error
         assert failure.file in failure.error
     assert "empty" in found["zero.mp3"]["error"]
-    assert found["silent.wav"]["text"] == ""
-    assert found["silent.wav"]["duration_s"] == 3.0
+    for name, seconds in (("silent", 3.0), ("empty", 0.0)):
+        assert found[f"{name}.wav"]["text"] == ""
+        assert found[f"{name}.wav"]["duration_s"] == seconds
     assert found["a.wav"]["text"] == found["b.flac"]["text"] != ""
     assert module.Lines(out, {}).has_text(str(clips / "a.wav"))

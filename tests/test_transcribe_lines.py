@@ -251,6 +251,24 @@ def test_full_disk_leaves_whole_lines_and_room_helps(tmp_path, monkeypatch):
     assert [found["filepath"] for found in read(out)] == ["a", "c"]
 
 
+def test_interrupt_leaves_whole_lines(tmp_path, monkeypatch):
+    def interrupt(handle, data=b"x" * 40):
+        if isinstance(data, bytes) and not isinstance(handle, int):
+            handle.write(data[:30])
+        raise KeyboardInterrupt
+
+    out = tmp_path / "x.jsonl"
+    for target, expected in (((module, "write_all"), ["a"]), ((os, "fsync"), ["a", "b"])):
+        out.unlink(missing_ok=True)
+        with Lines(out, SETTINGS) as lines:
+            lines.append(line("a"))
+            with monkeypatch.context() as patch:
+                patch.setattr(*target, interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    lines.append(line("b"))
+        assert [found["filepath"] for found in read(out)] == expected
+
+
 def test_full_disk_at_the_end_leaves_the_output_as_it_was(tmp_path, monkeypatch):
     out = tmp_path / "x.jsonl"
     with Lines(out, SETTINGS) as lines:

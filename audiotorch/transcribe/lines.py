@@ -267,8 +267,11 @@ class Lines:
             try:
                 write_all(handle, data)
                 os.fsync(handle.fileno())
-            except BaseException:
-                handle.truncate(self._end)
+            except BaseException as error:
+                # Interrupted while the disk was waited for, the line is whole, and stays.
+                whole = os.fstat(handle.fileno()).st_size == self._end + len(data)
+                if isinstance(error, OSError) or not whole:
+                    handle.truncate(self._end)
                 raise
         self._take(json.loads(data), len(data))
 
