@@ -49,6 +49,15 @@ def data_root() -> Path:
     return Path(root)
 
 
+@pytest.fixture(scope="session")
+def whisper_weights() -> Path:
+    """Folder of Whisper's checkpoints `tiny.en.pt` and `base.pt`."""
+    folder = os.environ.get("AUDIOTORCH_WHISPER")
+    if not folder:
+        pytest.skip("AUDIOTORCH_WHISPER is not set: no Whisper checkpoints")
+    return Path(folder)
+
+
 def make_signals() -> dict[str, np.ndarray]:
     """One second of each kind of sound, `(time,)` float64 of values that float32 holds exactly."""
     generator = np.random.default_rng(0)

@@ -25,14 +25,6 @@ JFK_ONSET = 0.3
 
 
 @pytest.fixture(scope="session")
-def whisper_weights() -> Path:
-    folder = os.environ.get("AUDIOTORCH_WHISPER")
-    if not folder:
-        pytest.skip("AUDIOTORCH_WHISPER is not set: no weights of Whisper")
-    return Path(folder)
-
-
-@pytest.fixture(scope="session")
 def folders(whisper_weights) -> dict[str, Path]:
     """Name -> folder with a CTranslate2 model."""
     pytest.importorskip("faster_whisper")
@@ -128,7 +120,7 @@ def test_languages_are_as_probable_as_for_openai_whisper(data_root, faster, open
     import whisper
 
     samples = samples_of(data_root / "speech" / file)
-    found = faster["base"].detect_language(samples)
+    (found,) = faster["base"].detect_languages(samples, [(0, len(samples))])
     mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(samples, 30 * SAMPLE_RATE))
     _, expected = openai["base"].detect_language(mel)
     assert next(iter(found)) == file[:2]
@@ -138,20 +130,24 @@ def test_languages_are_as_probable_as_for_openai_whisper(data_root, faster, open
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("file", ["de/leopard_test_de.wav", "fr/leopard_test_fr.wav"])
-def test_a_quick_guess_is_openai_whispers_too(data_root, faster, whisper_weights, file):
-    theirs = open_backend(str(whisper_weights / "base.pt"), device="cpu")
-    samples = samples_of(data_root / "speech" / file)[: 3 * SAMPLE_RATE]
-    found = faster["base"].detect_language(samples, quick=True)
-    assert next(iter(found)) == file[:2]
-    # Its last frame mirrors the end of the clip, whisper's the silence after it.
-    assert found == pytest.approx(theirs.detect_language(samples, quick=True), abs=0.01)
-    assert len(faster["base"].detect_language(samples[:100], quick=True)) == 99
+@pytest.mark.parametrize("model", ["faster", "openai"])
+def test_languages_of_parts_are_those_of_the_parts(data_root, faster, whisper_weights, model):
+    backend = faster["base"]
+    if model == "openai":
+        backend = open_backend(str(whisper_weights / "base.pt"), device="cpu")
+    files = ["de/leopard_test_de.wav", "fr/leopard_test_fr.wav"]
+    clips = [samples_of(data_root / "speech" / file) for file in files]
+    joined = torch.cat(clips)
+    parts = [(0, len(clips[0])), (len(clips[0]), len(joined)), (0, len(joined)), (0, 100)]
+    found = backend.detect_languages(joined, parts)
+    assert [next(iter(each)) for each in found[:2]] == ["de", "fr"]
+    assert all(next(iter(each.values())) > 0.9 for each in found[:2])
+    assert all(sum(each.values()) == pytest.approx(1.0, abs=1e-3) for each in found)
 
 
 def test_a_model_of_one_language_knows_no_other(faster):
     assert faster["tiny.en"].languages == ("en",)
-    assert faster["tiny.en"].detect_language(torch.zeros(SAMPLE_RATE)) == {"en": 1.0}
+    assert faster["tiny.en"].detect_languages(torch.zeros(9), [(0, 9)]) == [{"en": 1.0}]
 
 
 def test_options_reach_the_model(data_root, faster):
@@ -179,7 +175,8 @@ def test_options_reach_the_model(data_root, faster):
 @pytest.mark.parametrize("n_samples", [0, 1, 159, SAMPLE_RATE])
 def test_nothing_is_said_in_nothing(faster, n_samples):
     assert faster["base"].transcribe(torch.zeros(n_samples), Options("en")) == []
-    assert len(faster["base"].detect_language(torch.zeros(n_samples))) == 99
+    (found,) = faster["base"].detect_languages(torch.zeros(n_samples), [(0, n_samples)])
+    assert len(found) == 99
 
 
 # --- loading --------------------------------------------------------------------------------------

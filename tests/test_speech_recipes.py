@@ -20,14 +20,6 @@ RECORD = ["filepath", "filename", "language", "text", "n_segments", "duration_s"
 
 
 @pytest.fixture(scope="module")
-def whisper_weights() -> Path:
-    root = os.environ.get("AUDIOTORCH_WHISPER")
-    if not root:
-        pytest.skip("AUDIOTORCH_WHISPER is not set: no weights of Whisper")
-    return Path(root)
-
-
-@pytest.fixture(scope="module")
 def tiny(whisper_weights: Path) -> str:
     return os.fspath(whisper_weights / "tiny.en.pt")
 

@@ -22,15 +22,6 @@ from audiotorch.transcribe.recording import Transcriber
 TESTS = Path(__file__).parent
 
 
-@pytest.fixture(scope="session")
-def whisper_weights() -> Path:
-    """Where checkpoints of Whisper lie."""
-    folder = os.environ.get("AUDIOTORCH_WHISPER")
-    if not folder:
-        pytest.skip("AUDIOTORCH_WHISPER is not set: no Whisper checkpoints")
-    return Path(folder)
-
-
 @pytest.fixture
 def clips(tmp_path) -> Path:
     for seed in range(6):

@@ -89,7 +89,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="what leaves out windows without speech; default: silero if installed, else energy",
     )
     parser.add_argument(
-        "--channels", choices=("mix", "each"), default="mix", help="average them, or each alone"
+        "--channels",
+        choices=("auto", "mix", "each"),
+        default="auto",
+        help="average them, or each alone; auto: each where they have nothing in common (auto)",
     )
     parser.add_argument("--initial-prompt", metavar="TEXT", help="such as names spelt right")
     parser.add_argument(

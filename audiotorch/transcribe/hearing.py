@@ -16,6 +16,7 @@ __all__ = ["Heard", "Listener"]
 # Whisper's own signs of a text that is wrong: it repeats itself, or is improbable.
 _MAX_COMPRESSION, _MIN_LOGPROB = 2.4, -1.0
 _SURE = 0.85  # probability at which a language is believed although another one was heard before
+_LIKELY = 0.5  # probability of a language that a piece is taken to be in, once there are two
 _PIECE = 2.5  # seconds, at least, of which the language can be told
 _MISSED = 3.0  # seconds of speech without text that are more than a wrong time
 _LEEWAY = 1.0  # seconds by which Whisper's times may be wrong
@@ -95,22 +96,20 @@ class Listener:
     def _by_language(self, window: Window) -> list[tuple[Window, dict[str, float]]]:
         """Part a window where two languages are heard, and each explains its part better."""
         pieces = window.pieces(_PIECE)
+        spans = [piece.within(window) for piece in pieces]
         whole = (0, len(window.samples))
-        spans = [] if len(pieces) == 1 else [piece.within(window) for piece in pieces]
         in_all, *heard = self._backend.detect_languages(window.samples, [whole, *spans])
-        guesses = [_sure(each) for each in heard]
-        if len({guess for guess in guesses if guess is not None}) < 2:
+        runs = _runs(pieces, _guesses(heard))
+        if len(runs) > 1:
+            common = max(runs, key=lambda run: run[0].speech_seconds)[1]
+            chosen = [self._better(part, language, common) for part, language in runs]
+            runs = _runs([part for part, _ in runs], chosen)
+        if len(runs) == 1:
             return [(window, in_all)]
-        runs = _runs(pieces, guesses)
-        common = max(runs, key=lambda run: run[0].speech_seconds)[1]
-        chosen = [self._better(part, language, common) for part, language in runs]
-        parts = [part for part, _ in _runs([part for part, _ in runs], chosen)]
-        if len(parts) == 1:
-            return [(window, in_all)]
-        return [
-            (part, self._backend.detect_languages(part.samples, [(0, len(part.samples))])[0])
-            for part in parts
-        ]
+        return [(part, self._heard_in(part)) for part, _ in runs]
+
+    def _heard_in(self, part: Window) -> dict[str, float]:
+        return self._backend.detect_languages(part.samples, [(0, len(part.samples))])[0]
 
     def _better(self, part: Window, language: str, common: str) -> str:
         """Of two languages that in which a part's text is more probable."""
@@ -149,22 +148,28 @@ class Listener:
         return _without_loops(segments, window)
 
 
-def _sure(probabilities: dict[str, float]) -> str | None:
-    """The most probable language, if it is clear."""
-    language, probability = next(iter(probabilities.items()))
-    return language if probability >= _SURE else None
+def _guesses(heard: Sequence[dict[str, float]]) -> list[str]:
+    """Each piece's language: one for all, unless the model is sure of two."""
+    sure = {language for each in heard for language in each if each[language] >= _SURE}
+    if len(sure) < 2:
+        return ["" for _ in heard]
+    guesses = []
+    for each in heard:
+        best = next(iter(each))
+        # A piece that could be anything is in one of the languages that were surely heard.
+        unsure = each[best] < _LIKELY
+        guesses.append(max(sure, key=each.__getitem__) if unsure else best)
+    return guesses
 
 
-def _runs(pieces: Sequence[Window], languages: Sequence[str | None]) -> list[tuple[Window, str]]:
-    """Join pieces that follow each other in one language; an unsure one goes with its neighbour."""
+def _runs(pieces: Sequence[Window], languages: Sequence[str]) -> list[tuple[Window, str]]:
+    """Join pieces that follow each other in one language."""
     runs: list[tuple[Window, str]] = []
-    known = next(language for language in languages if language is not None)
     for piece, language in zip(pieces, languages, strict=True):
-        known = language or known
-        if runs and runs[-1][1] == known:
-            runs[-1] = (runs[-1][0].joined(piece), known)
+        if runs and runs[-1][1] == language:
+            runs[-1] = (runs[-1][0].joined(piece), language)
         else:
-            runs.append((piece, known))
+            runs.append((piece, language))
     return runs
 
 

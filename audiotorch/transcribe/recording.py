@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audiotorch.audio import Resample, Source, stream
 from audiotorch.audio.source import source_name
-from audiotorch.errors import ParameterError
+from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.transcribe.backends import (
     SAMPLE_RATE,
     TEMPERATURES,
@@ -21,6 +21,7 @@ from audiotorch.transcribe.backends import (
     Options,
     open_backend,
 )
+from audiotorch.transcribe.channels import apart
 from audiotorch.transcribe.hearing import Heard, Listener
 from audiotorch.transcribe.result import LanguageGuess, Transcript
 from audiotorch.transcribe.voice import open_gate
@@ -33,7 +34,7 @@ Speech = Source | Waveform | tuple[Waveform, int]
 """What can be transcribed: a file, its content, a waveform, or a waveform and its sample rate."""
 
 TASKS = ("transcribe", "translate")
-CHANNELS = ("mix", "each")
+CHANNELS = ("auto", "mix", "each")
 _BLOCK_SAMPLES = 30 * SAMPLE_RATE
 
 
@@ -52,8 +53,9 @@ class Transcriber:
         backend: `"whisper"`, or `"faster-whisper"`.
         gate: what leaves out windows without speech: `"auto"`, `"silero"`, `"energy"` or
             `"none"`, see `open_gate`.
-        channels: `"mix"` averages them; `"each"` transcribes each for itself, as where two people
-            of a call have a channel each: segments then tell theirs.
+        channels: `"mix"` averages them; `"each"` transcribes each for itself, and segments tell
+            theirs; `"auto"` does that with two channels that have nothing in common, as where
+            the two sides of a call have one each, and averages others.
         initial_prompt: text that the model takes for what was said before, such as names spelt
             right.
         condition_on_previous_text: whether a window is told the text of the one before: spelling
@@ -78,7 +80,7 @@ class Transcriber:
         *,
         backend: str = "whisper",
         gate: str = "auto",
-        channels: str = "mix",
+        channels: str = "auto",
         initial_prompt: str | None = None,
         condition_on_previous_text: bool = False,
         temperature: float | Sequence[float] = TEMPERATURES,
@@ -95,7 +97,7 @@ class Transcriber:
         self.backend = model
         self.language = _language(language, task, model)
         self._gate = gate
-        self._each = channels == "each"
+        self._channels = channels
         self._conditions = bool(condition_on_previous_text)
         self._options = Options(
             self.language or model.languages[0],
@@ -105,22 +107,6 @@ class Transcriber:
             temperature=temperatures,
             beam_size=beam_size,
         )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Everything that the text depends on, as JSON takes it."""
-        gate = open_gate(self._gate)
-        model = self.backend.model
-        return {
-            "model": model,
-            "model_size": os.path.getsize(model) if os.path.isfile(model) else None,
-            "backend": type(self.backend).__name__,
-            "gate": None if gate is None else type(gate).__name__,
-            "channels": "each" if self._each else "mix",
-            "condition_on_previous_text": self._conditions,
-            **{key: _json(value) for key, value in vars(self._options).items()},
-            "language": self.language,
-        }
 
     def __call__(
         self,
@@ -139,21 +125,27 @@ class Transcriber:
 
         Raises:
             ParameterError: a waveform without a rate, of another shape, or not finite.
-            DecodeError: as `load`.
+            DecodeError: as `load`; or there are no samples.
         """
         started = time.perf_counter()
-        name, blocks = _open(source, sample_rate, mono=not self._each)
+        name, blocks = _open(source, sample_rate)
+        if self._channels == "auto":
+            each, blocks = apart(blocks)
+        else:
+            each = self._channels == "each"
         voices: list[_Voice] = []
         n_samples = 0
-        for block in blocks:
+        for block in blocks if each else map(_mixed, blocks):
             voices = voices or [self._voice() for _ in block]
             for voice, samples in zip(voices, block, strict=True):
                 voice.feed(samples)
             n_samples += block.shape[1]
             advance(block.shape[1] / SAMPLE_RATE)
+        if n_samples == 0:
+            raise DecodeError(f"{name}: holds no samples, so nothing to transcribe")
         for voice in voices:
             voice.finish()
-        return self._transcript(name, voices, n_samples, started)
+        return self._transcript(name, voices, n_samples, started, each)
 
     def detect_language(self, source: Speech, *, sample_rate: int | None = None) -> LanguageGuess:
         """Return the language of a recording, as its first 30 seconds with speech tell.
@@ -166,9 +158,9 @@ class Transcriber:
             ParameterError: as for a transcript; or nobody speaks.
             DecodeError: as `load`.
         """
-        name, blocks = _open(source, sample_rate, mono=True)
+        name, blocks = _open(source, sample_rate)
         cutter = WindowCutter(open_gate(self._gate))
-        windows = (window for block in blocks for window in cutter.feed(block[0]))
+        windows = (window for block in blocks for window in cutter.feed(_mixed(block)[0]))
         window = next(windows, None) or next(iter(cutter.finish()), None)
         if window is None:
             raise ParameterError(f"{name}: holds no speech whose language could be told")
@@ -181,10 +173,10 @@ class Transcriber:
         return _Voice(WindowCutter(open_gate(self._gate)), listener)
 
     def _transcript(
-        self, name: str, voices: Sequence["_Voice"], n_samples: int, started: float
+        self, name: str, voices: Sequence["_Voice"], n_samples: int, started: float, each: bool
     ) -> Transcript:
         segments = [
-            dataclasses.replace(segment, channel=channel if self._each else None)
+            dataclasses.replace(segment, channel=channel if each else None)
             for channel, voice in enumerate(voices)
             for found in voice.heard
             for segment in found.segments
@@ -294,18 +286,19 @@ class _Voice:
             self.heard.extend(self._listener.hear(window))
 
 
-def _open(source: Speech, sample_rate: int | None, mono: bool) -> tuple[str, Iterator[Tensor]]:
+def _open(source: Speech, sample_rate: int | None) -> tuple[str, Iterator[Tensor]]:
     """A source's name and its blocks `(channel, time)` at 16 kHz."""
     if isinstance(source, tuple):
         source, sample_rate = source
     if isinstance(source, Tensor | np.ndarray):
-        waveform = _waveform(source, sample_rate)
-        mixed = waveform.mean(dim=0, keepdim=True) if mono else waveform
-        return "<waveform>", iter(mixed.split(_BLOCK_SAMPLES, dim=1))
+        return "<waveform>", iter(_waveform(source, sample_rate).split(_BLOCK_SAMPLES, dim=1))
     if sample_rate is not None:
         raise ParameterError(f"sample_rate={sample_rate!r}: is for waveforms; a file tells its own")
-    name = source_name(source)
-    return name, stream(source, _BLOCK_SAMPLES / SAMPLE_RATE, SAMPLE_RATE, mono=mono)
+    return source_name(source), stream(source, _BLOCK_SAMPLES / SAMPLE_RATE, SAMPLE_RATE)
+
+
+def _mixed(block: Tensor) -> Tensor:
+    return block.mean(dim=0, keepdim=True)
 
 
 def _waveform(waveform: Waveform, sample_rate: int | None) -> Tensor:
@@ -368,7 +361,3 @@ def _temperatures(temperature: float | Sequence[float]) -> tuple[float, ...]:
     if not tried or not all(0 <= each <= 2 for each in tried):
         raise ParameterError(f"temperature={temperature!r}: must be from 0 to 2, one or several")
     return tuple(float(each) for each in tried)
-
-
-def _json(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
