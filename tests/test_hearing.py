@@ -81,12 +81,10 @@ def test_what_cannot_have_been_said_is_left_out():
 
 def test_a_text_that_repeats_itself_is_heard_again_in_halves():
     def say(samples, options):
-        n_times = sum(a != b == 0.5 for a, b in zip(samples[:-1:FRAME], samples[FRAME::FRAME]))
-        n_times += samples[0] == 0.5
-        ratio = 3.0 if n_times > 2 else 1.5
-        return [
-            segment(0.0, len(samples) / RATE, " ten of clubs" * n_times, compression_ratio=ratio)
-        ]
+        signs = (samples[::FRAME] != 0).int()
+        n_times = int((signs.diff() == 1).sum()) + int(signs[0])
+        text, ratio = " ten of clubs" * n_times, 3.0 if n_times > 2 else 1.5
+        return [segment(0.0, len(samples) / RATE, text, compression_ratio=ratio)]
 
     told = Told(say)
     spoken = window(*[(0.5, 1.0), (0.0, 1.0)] * 6)
@@ -191,7 +189,7 @@ def in_its_language(samples, options):
         segment(
             0.0,
             len(samples) / RATE,
-            f" {options.language} words of a longer sentence that somebody said",
+            f" {options.language}" + " and more words" * round(len(samples) / RATE),
             options.language,
             avg_logprob=-0.1 - 0.8 * (1.0 - right),
         )
@@ -219,12 +217,8 @@ def test_a_window_in_two_languages_is_parted():
 
 def test_a_part_stays_in_the_windows_language_where_that_explains_it_better():
     def same(samples, options):
-        wrong = options.language == "de"
-        return [
-            segment(
-                0.0, 9.0, " a sentence that is long enough", avg_logprob=-0.9 if wrong else -0.3
-            )
-        ]
+        text = " a sentence that is long enough" * (1 + len(samples) // (5 * RATE))
+        return [segment(0.0, 17.0, text, avg_logprob=-0.9 if options.language == "de" else -0.3)]
 
     told = Told(same, by_sign())
     heard = Listener(told, Options("en"), None).hear(
