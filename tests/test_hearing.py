@@ -66,6 +66,22 @@ def test_times_are_the_recordings_and_end_with_it():
     assert heard.speech_seconds == 4.0
 
 
+def test_pauses_around_words_are_none_of_theirs():
+    words = (
+        Word(" one", 0.0, 4.6, 0.9),
+        Word(" two", 4.6, 9.0, 0.9),
+        Word(" three", 9.0, 9.5, 0.9),
+    )
+    told = Told(lambda samples, options: [segment(0.0, 9.5, " one two three", words=words)])
+    spoken = window((0.0, 3.0), (0.5, 1.0), (0.0, 1.0), (0.5, 3.0), (0.0, 1.6))
+    ((found,),) = (part.segments for part in Listener(told, Options("en"), "en").hear(spoken))
+    times = [(word.start, word.end) for word in found.words]
+    assert times[0] == pytest.approx((3.0, 4.0), abs=0.05)
+    assert times[1] == pytest.approx((5.0, 8.0), abs=0.05)
+    assert times[2] == (9.0, 9.5)  # where the gate hears nobody nothing is known better
+    assert (found.start, found.end) == pytest.approx((3.0, 8.0), abs=0.05)
+
+
 def test_what_cannot_have_been_said_is_left_out():
     told = Told(
         lambda samples, options: [
@@ -212,7 +228,7 @@ def test_a_window_in_two_languages_is_parted():
     )
     assert [part.language for part in heard] == ["en", "de"]
     assert [each.language for part in heard for each in part.segments] == ["en", "de"]
-    assert heard[1].segments[0].start == pytest.approx(9.7, abs=0.1)
+    assert heard[1].segments[0].start == pytest.approx(10.0, abs=0.1)
 
 
 def test_a_part_stays_in_the_windows_language_where_that_explains_it_better():

@@ -129,9 +129,12 @@ def test_words_have_times(speech, tiny, whisper_weights, bare):
     assert torch.get_num_threads() == 1  # numba, which times words, would change it
     expected = bare(samples_of(speech / "en/jfk_16k.wav"), word_timestamps=True)
     theirs = [word for segment in expected["segments"] for word in segment["words"]]
-    assert [(w.word, w.start, w.end) for w in found.words] == [
-        (w["word"], pytest.approx(w["start"]), pytest.approx(w["end"])) for w in theirs
-    ]
+    # Whisper's word after a pause begins in the pause: ours lie within its own.
+    assert [word.word for word in found.words] == [word["word"] for word in theirs]
+    for ours, other in zip(found.words, theirs, strict=True):
+        assert other["start"] - 1e-6 <= ours.start <= ours.end <= other["end"] + 1e-6
+    # The gate hears "ask not" from 3.27 s on, Whisper lets it begin at 2.26 s.
+    assert found.words[5].start == pytest.approx(3.27, abs=0.1)
     assert tiny(speech / "en/jfk_16k.wav").words == ()
 
 

@@ -1,6 +1,7 @@
 """openai-whisper's own way through a window: decode, cut at the timestamps, go on from there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -148,17 +149,17 @@ class WindowDecoder:
 
     def _time_words(self, segments: list[dict[str, Any]], mel: Tensor, size: int) -> float | None:
         """Give segments their words, and return when the last one ends."""
-        _keep_thread_count()
-        self._whisper.timing.add_word_timestamps(
-            segments=segments,
-            model=self._net,
-            tokenizer=self._tokenizer,
-            mel=mel,
-            num_frames=size,
-            prepend_punctuations=_FIRST_PUNCTUATION,
-            append_punctuations=_LAST_PUNCTUATION,
-            last_speech_timestamp=self._last_word_end,
-        )
+        with _same_thread_count():
+            self._whisper.timing.add_word_timestamps(
+                segments=segments,
+                model=self._net,
+                tokenizer=self._tokenizer,
+                mel=mel,
+                num_frames=size,
+                prepend_punctuations=_FIRST_PUNCTUATION,
+                append_punctuations=_LAST_PUNCTUATION,
+                last_speech_timestamp=self._last_word_end,
+            )
         ends = [word["end"] for segment in segments for word in segment["words"]]
         ends = ends or [segment["end"] for segment in segments]
         if not ends:
@@ -175,9 +176,12 @@ class WindowDecoder:
         return kept
 
 
-def _keep_thread_count() -> None:
-    """Keep numba, which aligns words, from giving torch as many threads as there are cores."""
-    import numba
-
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(torch.get_num_threads(), most))
+@contextmanager
+def _same_thread_count() -> Iterator[None]:
+    """Set back what numba, which aligns words, makes of torch's threads: one for each core."""
+    n_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != n_threads:
+            torch.set_num_threads(n_threads)

@@ -3,12 +3,12 @@
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
 from audiotorch.transcribe.backends import SAMPLE_RATE, Backend, Options
-from audiotorch.transcribe.result import Segment
+from audiotorch.transcribe.result import Segment, Word
 from audiotorch.transcribe.windows import Window
 
 __all__ = ["Heard", "Listener"]
@@ -24,6 +24,9 @@ _MAX_LETTERS = 30.0  # a second of speech; nobody speaks faster
 _FEW_LETTERS = 6.0  # a second of speech; there may be more to be heard
 _MORE = 1.25  # times as many letters that a second try must bring
 _LOOP = re.compile(r"(\S.{0,200}?)(?:\s*\1){3,}", re.DOTALL)
+
+
+_Said = TypeVar("_Said", Segment, Word)
 
 
 class Heard(NamedTuple):
@@ -176,24 +179,20 @@ def _runs(pieces: Sequence[Window], languages: Sequence[str]) -> list[tuple[Wind
 def _placed(segments: Sequence[Segment], window: Window) -> list[Segment]:
     """Bring times from a window's to the recording's, and leave out what cannot have been said."""
     end = len(window.samples) / SAMPLE_RATE
-    offset = window.start / SAMPLE_RATE
     placed = []
     for segment in segments:
         if segment.start >= end or not _may_be_speech(segment, window):
             continue
-        words = tuple(
-            dataclasses.replace(
-                word,
-                start=round(offset + min(word.start, end), 3),
-                end=round(offset + min(word.end, end), 3),
-            )
-            for word in segment.words
-        )
-        start, stop = offset + segment.start, offset + min(segment.end, end)
-        placed.append(
-            dataclasses.replace(segment, start=round(start, 3), end=round(stop, 3), words=words)
-        )
+        words = tuple(_at(word, window, end) for word in segment.words)
+        placed.append(_at(dataclasses.replace(segment, words=words), window, end))
     return placed
+
+
+def _at(said: _Said, window: Window, end: float) -> _Said:
+    """Give a word or segment its time in the recording, without the pauses around it."""
+    start, stop = window.spoken(min(said.start, end), min(said.end, end))
+    offset = window.start / SAMPLE_RATE
+    return dataclasses.replace(said, start=round(offset + start, 3), end=round(offset + stop, 3))
 
 
 def _may_be_speech(segment: Segment, window: Window) -> bool:
