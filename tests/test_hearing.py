@@ -72,13 +72,17 @@ def test_pauses_around_words_are_none_of_theirs():
         Word(" two", 4.6, 9.0, 0.9),
         Word(" three", 9.0, 9.5, 0.9),
     )
-    told = Told(lambda samples, options: [segment(0.0, 9.5, " one two three", words=words)])
+    text = " one two three and many more words that the same model heard there"
+    told = Told(lambda samples, options: [segment(0.0, 9.5, text, words=words)])
     spoken = window((0.0, 3.0), (0.5, 1.0), (0.0, 1.0), (0.5, 3.0), (0.0, 1.6))
     ((found,),) = (part.segments for part in Listener(told, Options("en"), "en").hear(spoken))
     times = [(word.start, word.end) for word in found.words]
     assert times[0] == pytest.approx((3.0, 4.0), abs=0.05)
     assert times[1] == pytest.approx((5.0, 8.0), abs=0.05)
     assert times[2] == (9.0, 9.5)  # where the gate hears nobody nothing is known better
+    assert (found.start, found.end) == (times[0][0], 9.5)
+    told = Told(lambda samples, options: [segment(0.0, 9.5, text)])
+    ((found,),) = (part.segments for part in Listener(told, Options("en"), "en").hear(spoken))
     assert (found.start, found.end) == pytest.approx((3.0, 8.0), abs=0.05)
 
 

@@ -183,8 +183,11 @@ def _placed(segments: Sequence[Segment], window: Window) -> list[Segment]:
     for segment in segments:
         if segment.start >= end or not _may_be_speech(segment, window):
             continue
+        found = _at(segment, window, end)
         words = tuple(_at(word, window, end) for word in segment.words)
-        placed.append(_at(dataclasses.replace(segment, words=words), window, end))
+        if words:
+            found = dataclasses.replace(found, start=words[0].start, end=words[-1].end, words=words)
+        placed.append(found)
     return placed
 
 
