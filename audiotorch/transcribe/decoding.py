@@ -148,7 +148,7 @@ class WindowDecoder:
 
     def _time_words(self, segments: list[dict[str, Any]], mel: Tensor, size: int) -> float | None:
         """Give segments their words, and return when the last one ends."""
-        _keep_thread_count()
+        n_threads = torch.get_num_threads()
         self._whisper.timing.add_word_timestamps(
             segments=segments,
             model=self._net,
@@ -159,6 +159,8 @@ class WindowDecoder:
             append_punctuations=_LAST_PUNCTUATION,
             last_speech_timestamp=self._last_word_end,
         )
+        # numba, which aligns words, gives torch as many threads as there are cores when it starts.
+        torch.set_num_threads(n_threads)
         ends = [word["end"] for segment in segments for word in segment["words"]]
         ends = ends or [segment["end"] for segment in segments]
         if not ends:
@@ -173,11 +175,3 @@ class WindowDecoder:
         if temperature > _RESET:
             self._prompt_start = len(self._tokens)
         return kept
-
-
-def _keep_thread_count() -> None:
-    """Keep numba, which aligns words, from giving torch as many threads as there are cores."""
-    import numba
-
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(torch.get_num_threads(), most))
