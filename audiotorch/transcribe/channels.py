@@ -19,6 +19,9 @@ _MAX_BLOCKS = 20  # looked at until something is heard
 def apart(blocks: Iterator[Tensor]) -> tuple[bool, Iterator[Tensor]]:
     """Return whether a recording has two channels without anything in common, and its blocks.
 
+    Where the second channel is the first one upside down, as of a cable with its wires crossed, it
+    is turned over: the average of the two would be silence.
+
     Of the first block in which something is heard the channels are correlated, their low
     frequencies weakened, so that hum or an offset does not join them. The channels of a scene in
     stereo exceed 0.3, nearly all; two voices that have a channel each stay below 0.1.
@@ -27,15 +30,26 @@ def apart(blocks: Iterator[Tensor]) -> tuple[bool, Iterator[Tensor]]:
         blocks: of the recording, `(channel, time)` at 16 kHz.
     """
     seen = []
-    found = False
+    found = inverted = False
     for block in itertools.islice(blocks, _MAX_BLOCKS):
         seen.append(block)
         if block.shape[0] != 2:
             break
         if block.shape[1] and float(block.square().mean(dim=1).max()) > _AUDIBLE**2:
             found = _correlation(block) < _ALIKE
+            inverted = _is_inverted(block)
             break
-    return found, itertools.chain(seen, blocks)
+    blocks = itertools.chain(seen, blocks)
+    if inverted:
+        signs = torch.tensor([[1.0], [-1.0]])
+        blocks = (block * signs for block in blocks)
+    return found, blocks
+
+
+def _is_inverted(block: Tensor) -> bool:
+    """Whether the average of two channels loses nine tenths of their power to their difference."""
+    left, right = block
+    return float((left + right).square().sum()) < 0.1 * float((left - right).square().sum())
 
 
 def _correlation(block: Tensor) -> float:

@@ -1,7 +1,6 @@
 """openai-whisper's own way through a window: decode, cut at the timestamps, go on from there."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -149,17 +148,19 @@ class WindowDecoder:
 
     def _time_words(self, segments: list[dict[str, Any]], mel: Tensor, size: int) -> float | None:
         """Give segments their words, and return when the last one ends."""
-        with _same_thread_count():
-            self._whisper.timing.add_word_timestamps(
-                segments=segments,
-                model=self._net,
-                tokenizer=self._tokenizer,
-                mel=mel,
-                num_frames=size,
-                prepend_punctuations=_FIRST_PUNCTUATION,
-                append_punctuations=_LAST_PUNCTUATION,
-                last_speech_timestamp=self._last_word_end,
-            )
+        n_threads = torch.get_num_threads()
+        self._whisper.timing.add_word_timestamps(
+            segments=segments,
+            model=self._net,
+            tokenizer=self._tokenizer,
+            mel=mel,
+            num_frames=size,
+            prepend_punctuations=_FIRST_PUNCTUATION,
+            append_punctuations=_LAST_PUNCTUATION,
+            last_speech_timestamp=self._last_word_end,
+        )
+        # numba, which aligns words, gives torch as many threads as there are cores when it starts.
+        torch.set_num_threads(n_threads)
         ends = [word["end"] for segment in segments for word in segment["words"]]
         ends = ends or [segment["end"] for segment in segments]
         if not ends:
@@ -174,14 +175,3 @@ class WindowDecoder:
         if temperature > _RESET:
             self._prompt_start = len(self._tokens)
         return kept
-
-
-@contextmanager
-def _same_thread_count() -> Iterator[None]:
-    """Set back what numba, which aligns words, makes of torch's threads: one for each core."""
-    n_threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != n_threads:
-            torch.set_num_threads(n_threads)

@@ -2,10 +2,12 @@
 
 import dataclasses
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
 from audiotorch.transcribe.backends import SAMPLE_RATE, Backend, Options
 from audiotorch.transcribe.result import Segment, Word
@@ -24,6 +26,7 @@ _MAX_LETTERS = 30.0  # a second of speech; nobody speaks faster
 _FEW_LETTERS = 6.0  # a second of speech; there may be more to be heard
 _MORE = 1.25  # times as many letters that a second try must bring
 _LOOP = re.compile(r"(\S.{0,200}?)(?:\s*\1){3,}", re.DOTALL)
+_SAMPLING = threading.Lock()
 
 
 _Said = TypeVar("_Said", Segment, Word)
@@ -121,9 +124,17 @@ class Listener:
         scores = {}
         for each in (common, language):
             options = self._with(language=each, temperature=self._options.temperature[:1])
-            segments = self._backend.transcribe(part.samples, options)
+            segments = self._decoded(part.samples, options)
             scores[each] = min((s.avg_logprob for s in segments), default=float("-inf"))
         return max(scores, key=lambda each: scores[each])
+
+    def _decoded(self, samples: Tensor, options: Options) -> list[Segment]:
+        if max(options.temperature) == 0:
+            return self._backend.transcribe(samples, options)
+        # Sampling draws at random; the same recording must give the same text.
+        with _SAMPLING, torch.random.fork_rng(range(torch.cuda.device_count())):
+            torch.manual_seed(0)
+            return self._backend.transcribe(samples, options)
 
     def _with(self, **changes: object) -> Options:
         return dataclasses.replace(self._options, **changes)  # type: ignore[arg-type]
@@ -132,7 +143,7 @@ class Listener:
         """Decode a window; where that fails, its two halves, and last with other temperatures."""
         options = self._with(language=language, speech_end=window.speech_end)
         once = dataclasses.replace(options, temperature=options.temperature[:1])
-        segments = _placed(self._backend.transcribe(window.samples, once), window)
+        segments = _placed(self._decoded(window.samples, once), window)
         failed = _failed(segments)
         if not failed and not _lacks(segments, window):
             return segments
@@ -143,11 +154,7 @@ class Listener:
             if failed or _letters(parts) >= _MORE * _letters(segments):
                 return parts
         if failed and len(options.temperature) > 1:
-            # Sampling draws at random; the same recording must give the same text.
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                again = self._backend.transcribe(window.samples, options)
-            segments = _placed(again, window)
+            segments = _placed(self._decoded(window.samples, options), window)
         return _without_loops(segments, window)
 
 
@@ -195,7 +202,10 @@ def _at(said: _Said, window: Window, end: float) -> _Said:
     """Give a word or segment its time in the recording, without the pauses around it."""
     start, stop = window.spoken(min(said.start, end), min(said.end, end))
     offset = window.start / SAMPLE_RATE
-    return dataclasses.replace(said, start=round(offset + start, 3), end=round(offset + stop, 3))
+    # Not after the recording's end, where rounding could bring it.
+    last = offset + len(window.samples) / SAMPLE_RATE
+    begins, ends = (min(round(offset + seconds, 3), last) for seconds in (start, stop))
+    return dataclasses.replace(said, start=begins, end=ends)
 
 
 def _may_be_speech(segment: Segment, window: Window) -> bool:

@@ -1,7 +1,7 @@
 """The default backend: the models of the openai-whisper package."""
 
 import os
-import pickle
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ class OpenAIWhisper:
 
     Encoding a window is half of the work or more. What was encoded last is remembered, so that
     hearing the language, trying another temperature and timing words do not encode it again, as
-    they do in the package.
+    they do in the package. Threads may share a model: their calls wait for each other.
 
     Args:
         model: a name of Whisper's, or the path of a checkpoint. For a checkpoint, words are timed
@@ -63,6 +63,8 @@ class OpenAIWhisper:
         if os.path.isfile(model) and (heads := _alignment_heads(whisper, self._net, model)):
             self._net.set_alignment_heads(heads)
         self._net.encoder = _Remembering(self._net.encoder)
+        # What is remembered, and the package's hooks for timing words, belong to one call.
+        self._busy = threading.Lock()
         self._dtype = torch.float32 if self._net.device.type == "cpu" else torch.float16
         self.languages: tuple[str, ...] = ("en",)
         if self._net.is_multilingual:
@@ -89,7 +91,7 @@ class OpenAIWhisper:
         mel = self._whisper.pad_or_trim(self._mel(samples), audio.N_FRAMES)
         begin = torch.tensor([[tokenizer.sot]], device=self._net.device)
         found = []
-        with torch.no_grad():
+        with self._busy, torch.no_grad():
             features = self._net.encoder(mel[None].to(self._net.device, self._dtype))
             for start, stop in parts:
                 whole = stop - start >= len(samples)
@@ -108,7 +110,9 @@ class OpenAIWhisper:
             options: how.
         """
         decoder = WindowDecoder(self._whisper, self._net, options)
-        return [_segment(each, options.language) for each in decoder.segments(self._mel(samples))]
+        with self._busy:
+            found = decoder.segments(self._mel(samples))
+        return [_segment(each, options.language) for each in found]
 
     def _mel(self, samples: Tensor) -> Tensor:
         """The log mel spectrogram `(n_mels, frames)` of a window."""
@@ -151,9 +155,18 @@ def _device(device: str | None) -> torch.device:
         raise ParameterError(
             f"device={device!r}: torch does not know it; use 'cpu' or 'cuda'"
         ) from error
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if found.type == "cpu":
+        return torch.device("cpu")  # whatever its number
+    if found.type != "cuda":
+        raise ParameterError(f"device={device!r}: Whisper runs here on 'cpu' or 'cuda'")
+    if not torch.cuda.is_available():
         raise ParameterError(
             f"device={device!r}: this machine has no CUDA device; use device='cpu'"
+        )
+    if (found.index or 0) >= torch.cuda.device_count():
+        raise ParameterError(
+            f"device={device!r}: this machine has {torch.cuda.device_count()} CUDA device(s), "
+            "counted from 0"
         )
     return found
 
@@ -167,7 +180,7 @@ def _load(whisper: Any, model: str, device: torch.device) -> Any:
         )
     try:
         return whisper.load_model(model, device=device)
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # reading what is no checkpoint raises nearly everything there is
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if os.path.isfile(model):
             raise DecodeError(

@@ -36,6 +36,10 @@ Speech = Source | Waveform | tuple[Waveform, int]
 TASKS = ("transcribe", "translate")
 CHANNELS = ("auto", "mix", "each")
 _BLOCK_SAMPLES = 30 * SAMPLE_RATE
+_MAX_PEAK = 32.0  # of a waveform; whole numbers turned to floating point are far above
+_AS_LOADED = (
+    "must be floating point of shape (time,) or (channel, time), in about [-1, 1] as load gives it"
+)
 
 
 class Transcriber:
@@ -53,7 +57,7 @@ class Transcriber:
         backend: `"whisper"`, or `"faster-whisper"`.
         gate: what leaves out windows without speech: `"auto"`, `"silero"`, `"energy"` or
             `"none"`, see `open_gate`.
-        channels: `"mix"` averages them; `"each"` transcribes each for itself, and segments tell
+        channels: `"mix"` averages them, an inverted one turned over; `"each"` transcribes each for itself, and segments tell
             theirs; `"auto"` does that with two channels that have nothing in common, as where
             the two sides of a call have one each, and averages others.
         initial_prompt: text that the model takes for what was said before, such as names spelt
@@ -89,11 +93,17 @@ class Transcriber:
         _check_choice("task", task, TASKS)
         _check_choice("channels", channels, CHANNELS)
         temperatures = _temperatures(temperature)
-        if beam_size is not None and beam_size < 1:
-            raise ParameterError(f"beam_size={beam_size!r}: must be at least 1")
+        if beam_size is not None and (type(beam_size) is not int or beam_size < 1):
+            raise ParameterError(f"beam_size={beam_size!r}: must be a whole number from 1, or None")
+        if not isinstance(initial_prompt, str | None):
+            raise ParameterError(f"initial_prompt={initial_prompt!r}: must be text, or None")
+        if not isinstance(language, str | None):
+            raise ParameterError(f"language={language!r}: must be a code such as 'en', or None")
         open_gate(gate)  # refused before a large model is loaded
         if isinstance(model, str | os.PathLike):
             model = open_backend(model, backend, device)
+        elif not hasattr(model, "languages"):
+            raise ParameterError(f"model={model!r}: must be a name, a path or a loaded Backend")
         self.backend = model
         self.language = _language(language, task, model)
         self._gate = gate
@@ -129,10 +139,8 @@ class Transcriber:
         """
         started = time.perf_counter()
         name, blocks = _open(source, sample_rate)
-        if self._channels == "auto":
-            each, blocks = apart(blocks)
-        else:
-            each = self._channels == "each"
+        two_voices, blocks = apart(blocks)
+        each = self._channels == "each" or (self._channels == "auto" and two_voices)
         voices: list[_Voice] = []
         n_samples = 0
         for block in blocks if each else map(_mixed, blocks):
@@ -159,6 +167,7 @@ class Transcriber:
             DecodeError: as `load`.
         """
         name, blocks = _open(source, sample_rate)
+        _, blocks = apart(blocks)
         cutter = WindowCutter(open_gate(self._gate))
         windows = (window for block in blocks for window in cutter.feed(_mixed(block)[0]))
         window = next(windows, None) or next(iter(cutter.finish()), None)
@@ -289,6 +298,9 @@ class _Voice:
 def _open(source: Speech, sample_rate: int | None) -> tuple[str, Iterator[Tensor]]:
     """A source's name and its blocks `(channel, time)` at 16 kHz."""
     if isinstance(source, tuple):
+        if len(source) != 2 or not isinstance(source[0], Tensor | np.ndarray):
+            kinds = ", ".join(type(each).__name__ for each in source)
+            raise ParameterError(f"source: is a tuple ({kinds}); must be (waveform, sample rate)")
         source, sample_rate = source
     if isinstance(source, Tensor | np.ndarray):
         return "<waveform>", iter(_waveform(source, sample_rate).split(_BLOCK_SAMPLES, dim=1))
@@ -305,16 +317,31 @@ def _waveform(waveform: Waveform, sample_rate: int | None) -> Tensor:
     """A caller's waveform as `(channel, time)` float32 at 16 kHz."""
     if sample_rate is None:
         raise ParameterError("sample_rate=None: give the waveform's rate in Hz")
+    if isinstance(waveform, np.ndarray) and waveform.dtype.kind == "f":
+        # torch takes neither other byte orders and precisions nor reversed or read-only arrays.
+        waveform = waveform.astype(np.float32)
+    elif isinstance(waveform, np.ndarray):
+        raise ParameterError(f"waveform: is {waveform.dtype}; {_AS_LOADED}")
     samples = torch.as_tensor(waveform).detach()
     if not samples.is_floating_point() or samples.ndim not in (1, 2):
         raise ParameterError(
-            f"waveform: is {samples.dtype} of shape {tuple(samples.shape)}; must be floating point "
-            "of shape (time,) or (channel, time), in about [-1, 1] as load gives it"
+            f"waveform: is {samples.dtype} of shape {tuple(samples.shape)}; {_AS_LOADED}"
         )
     samples = torch.atleast_2d(samples.float().cpu())
+    if samples.shape[0] > max(1, samples.shape[1]):
+        raise ParameterError(
+            f"waveform: has {samples.shape[0]} channels of {samples.shape[1]} samples; channels "
+            "come first: give its transpose"
+        )
+    if samples.numel() == 0:
+        return torch.zeros(1, 0)
     if not torch.isfinite(samples).all():
         raise ParameterError(
             "waveform: holds NaN or infinite samples; repair or leave out the clip"
+        )
+    if (peak := float(samples.abs().max())) > _MAX_PEAK:
+        raise ParameterError(
+            f"waveform: reaches {peak:.6g}; must be in about [-1, 1]: divide 16-bit samples by 32768"
         )
     return samples if sample_rate == SAMPLE_RATE else Resample(sample_rate, SAMPLE_RATE)(samples)[0]
 
@@ -357,7 +384,8 @@ def _language(language: str | None, task: str, backend: Backend) -> str | None:
 
 
 def _temperatures(temperature: float | Sequence[float]) -> tuple[float, ...]:
-    tried = (temperature,) if isinstance(temperature, int | float) else tuple(temperature)
-    if not tried or not all(0 <= each <= 2 for each in tried):
+    tried = tuple(temperature) if isinstance(temperature, Sequence) else (temperature,)
+    numbers = all(isinstance(each, int | float) and 0 <= each <= 2 for each in tried)
+    if not tried or not numbers:
         raise ParameterError(f"temperature={temperature!r}: must be from 0 to 2, one or several")
     return tuple(float(each) for each in tried)
