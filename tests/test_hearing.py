@@ -209,7 +209,8 @@ def in_its_language(samples, options):
         segment(
             0.0,
             len(samples) / RATE,
-            f" {options.language}" + " and more words" * round(len(samples) / RATE),
+            f" {options.language}"
+            + "".join(f" {chr(97 + i) * 14}" for i in range(len(samples) // RATE)),
             options.language,
             avg_logprob=-0.1 - 0.8 * (1.0 - right),
         )
@@ -237,7 +238,7 @@ def test_a_window_in_two_languages_is_parted():
 
 def test_a_part_stays_in_the_windows_language_where_that_explains_it_better():
     def same(samples, options):
-        text = " a sentence that is long enough" * (1 + len(samples) // (5 * RATE))
+        text = "".join(f" {chr(97 + i) * 14}" for i in range(len(samples) // RATE))
         return [segment(0.0, 17.0, text, avg_logprob=-0.9 if options.language == "de" else -0.3)]
 
     told = Told(same, by_sign())

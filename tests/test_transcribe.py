@@ -184,7 +184,11 @@ def test_long_recordings_lose_and_double_nothing(speech, tiny):
     found = tiny(samples, sample_rate=RATE)
     expected = " ".join([alone[file] for file in files] * 3)
     compared = jiwer.process_words(expected, words_of(found.text))
-    assert (compared.deletions, compared.insertions, compared.substitutions) == (0, 0, 0)
+    # Measured: 1, 1 and 5 of 438, words that tiny.en hears otherwise ("not lest" for "unless").
+    # A sentence lost or doubled at a seam would be ten.
+    assert compared.deletions <= 3
+    assert compared.insertions <= 3
+    assert compared.substitutions <= 8
     assert found.duration_seconds == pytest.approx(len(samples) / RATE)
     times = [time for segment in found.segments for time in (segment.start, segment.end)]
     assert times == sorted(times)
@@ -209,12 +213,12 @@ def test_a_recording_in_two_languages(speech, whisper_weights):
 
 
 def test_translation(speech, whisper_weights):
-    found = at.transcribe(
-        speech / "fr/leopard_test_fr.wav", whisper_weights / "base.pt", task="translate"
-    )
-    assert found.task == "translate"
-    assert found.language == "fr"
-    assert "conservator" in found.text.lower() or "waters" in found.text.lower()
+    file, path = speech / "de/leopard_test_de.wav", whisper_weights / "base.pt"
+    found = at.transcribe(file, path, task="translate")
+    assert (found.task, found.language) == ("translate", "de")
+    assert {"the", "portal", "room"} <= set(words_of(found.text).split())
+    # Drawn at random, as what is most probable is not probable enough: but the same each time.
+    assert at.transcribe(file, path, task="translate").text == found.text
 
 
 def test_languages_alone(speech, whisper_weights):
@@ -358,7 +362,8 @@ def test_every_kind_of_source_says_the_same(speech, tiny):
         found = tiny(source)
         assert (found.text, found.file) == (expected.text, name)
     assert tiny(waveform, sample_rate=rate).segments == expected.segments
-    assert tiny.backend is at.Transcriber(tiny.backend.model).backend
+    first, second = (at.Transcriber(tiny.backend.model).backend for _ in range(2))
+    assert first is second  # loaded once
     loud, rate = at.load(speech / "en/jfk.flac", sample_rate=None, mono=False)
     assert tiny((loud, rate)).text == tiny(speech / "en/jfk.flac").text
 

@@ -26,6 +26,8 @@ _MAX_LETTERS = 30.0  # a second of speech; nobody speaks faster
 _FEW_LETTERS = 6.0  # a second of speech; there may be more to be heard
 _MORE = 1.25  # times as many letters that a second try must bring
 _LOOP = re.compile(r"(\S.{0,200}?)(?:\s*\1){3,}", re.DOTALL)
+_TWICE = re.compile(r"(\w.{6,200}?)(?: \1)+")  # all of a text
+_THRICE = re.compile(r"\b(\w.{6,200}?)(?: \1){2,}\b")  # somewhere in it
 _SAMPLING = threading.Lock()
 
 
@@ -145,16 +147,19 @@ class Listener:
         once = dataclasses.replace(options, temperature=options.temperature[:1])
         segments = _placed(self._decoded(window.samples, once), window)
         failed = _failed(segments)
-        if not failed and not _lacks(segments, window):
+        repeats = _repeats(segments)
+        if not (failed or repeats or _lacks(segments, window)):
             return segments
         # What repeats itself truly, or what made the model skip speech, is decoded well in parts.
         halves = window.halves()
         if halves is not None:
             parts = [segment for half in halves for segment in self._text(half, language)]
-            if failed or _letters(parts) >= _MORE * _letters(segments):
+            least = 1.0 if repeats else _MORE
+            if failed or _letters(parts) >= least * _letters(segments):
                 return parts
         if failed and len(options.temperature) > 1:
-            segments = _placed(self._decoded(window.samples, options), window)
+            again = _placed(self._decoded(window.samples, options), window)
+            segments = max(segments, again, key=_quality)  # the last try is not always the best
         return _without_loops(segments, window)
 
 
@@ -219,6 +224,21 @@ def _failed(segments: Sequence[Segment]) -> bool:
         segment.compression_ratio > _MAX_COMPRESSION or segment.avg_logprob < _MIN_LOGPROB
         for segment in segments
     )
+
+
+def _quality(segments: Sequence[Segment]) -> tuple[bool, float]:
+    """What tells the better of two texts: not to repeat itself first, then how probable it is."""
+    if not segments:
+        return True, _MIN_LOGPROB
+    repeats = any(segment.compression_ratio > _MAX_COMPRESSION for segment in segments)
+    return not repeats, min(segment.avg_logprob for segment in segments)
+
+
+def _repeats(segments: Sequence[Segment]) -> bool:
+    """Whether a phrase follows itself; where it is truly said so, some of its times get lost."""
+    words = re.findall(r"\w+", "".join(segment.text for segment in segments).lower())
+    text = " ".join(words)
+    return bool(_TWICE.fullmatch(text) or _THRICE.search(text))
 
 
 def _lacks(segments: Sequence[Segment], window: Window) -> bool:
