@@ -5,6 +5,7 @@ import os
 import signal
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,8 +36,10 @@ class FakeWhisper:
     failing: dict[int, str] = field(default_factory=dict)
     folder: str | None = None
 
-    def detect_language(self, samples: Tensor, *_: object) -> dict[str, float]:
-        return {"ja": 0.75, "en": 0.25}
+    def detect_languages(
+        self, samples: Tensor, parts: Sequence[tuple[int, int]]
+    ) -> list[dict[str, float]]:
+        return [{"ja": 0.75, "en": 0.25} for _ in parts]
 
     def transcribe(self, samples: Tensor, options: Options) -> list[Segment]:
         if self.folder is not None:

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 from fake_whisper import FakeWhisper, write_clip
-from test_transcribe_folder import read, texts, wait_for, whisper_weights
+from test_transcribe_folder import read, texts, wait_for
 
 from audiotorch.cli import main
 from audiotorch.transcribe import folder, recording
 from audiotorch.transcribe import workers as workers_module
 from audiotorch.transcribe.recording import Transcriber
-
-__all__ = ["whisper_weights"]
 
 
 @pytest.fixture
@@ -77,7 +75,7 @@ def test_output_is_written_and_gone_on_with(loaded, clips, capsys, tmp_path):
     (clips / "bad.wav").write_bytes(b"")
     assert main(command) == 1
     told, complaint = capsys.readouterr()
-    assert one_line(told).startswith(f"{out}: 3 files transcribed, 0 skipped, 1 failed; 0.00 h")
+    assert one_line(told).startswith(f"{out}: 3 files transcribed, 0 skipped, 1 failed; 0.000 h")
     assert "bad.wav" in one_line(complaint)
     assert len(list((tmp_path / "x").rglob("*.*"))) == 3 * 5
     (clips / "bad.wav").unlink()
@@ -131,6 +129,12 @@ def test_language_alone_is_printed(loaded, clips, capsys):
     assert set(printed[3]) == {"filepath", "error"}
 
 
+def test_job_without_a_stdout_is_done(loaded, clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["transcribe", str(clips), "--out", str(tmp_path / "x.jsonl")]) == 0
+    assert len(read(tmp_path / "x.jsonl")) == 3
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -138,6 +142,8 @@ def test_language_alone_is_printed(loaded, clips, capsys):
         (["--out", "x.jsonl", "--format", "doc"], "'doc' unknown"),
         (["--out", "no/x.jsonl"], "its folder does not exist"),
         (["--out", "clips"], "is a folder"),
+        (["--out", "-"], "give --json"),
+        (["--out", "/dev/stdout"], "give --json"),
         (["--out", "clips/0.wav"], "none of a transcription"),
         (["--out", "clips/0.wav", "--no-resume"], "none of a transcription"),
         (["--out", "x.jsonl", "--detect-language"], "leave out --out"),
@@ -176,7 +182,7 @@ def test_bar_tells_files_hours_and_pace(loaded, clips, capsys, monkeypatch, tmp_
     assert main(["transcribe", str(clips), "--out", str(tmp_path / "x.jsonl")]) == 0
     out, err = capsys.readouterr()
     assert "0/3 files" in err
-    assert re.search(r"3/3 files, 0\.00 h of audio, real-time factor \d+\.\d{3}", err)
+    assert re.search(r"3/3 files, 0\.000 h of audio, real-time factor \d+\.\d{3}", err)
     assert "\r" not in out
     assert err.endswith("\r\x1b[K")
 

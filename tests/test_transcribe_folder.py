@@ -338,10 +338,21 @@ def test_wrong_further_files_are_refused(clips, tmp_path):
     (tmp_path / "x").write_text("a file")
     with pytest.raises(ParameterError, match="is a file; name another --out"):
         run(clips, tmp_path / "x.jsonl", formats=["srt"])
-    write_clip(clips / f"{'n' * 250}.wav")
-    report = run(clips, tmp_path / "y.jsonl", formats=["srt"])
-    assert report.n_new == 6
-    assert "too long" in report.failures[0].error
+
+
+def test_further_files_of_the_longest_names_are_told_apart(tmp_path, calls):
+    names = ["n" * 250 + f"{i}.wav" for i in range(2)] + ["é" * 125 + ".wav"]
+    for name in names:
+        write_clip(tmp_path / "clips" / name, len(name))
+    fake = FakeWhisper(folder=str(calls))
+    report = run(tmp_path / "clips", tmp_path / "y.jsonl", fake, formats=["srt", "json"])
+    assert (report.n_new, report.failures, n_calls(calls)) == (3, [], 3)
+    found = [path.name for path in (tmp_path / "y").rglob("*.srt")]
+    assert len(found) == 3
+    assert all(len(os.fsencode(name)) <= 255 for name in found)
+    assert "\ufffd" not in "".join(found)
+    again = run(tmp_path / "clips", tmp_path / "y.jsonl", fake, formats=["srt", "json"])
+    assert (again.n_skipped, n_calls(calls)) == (3, 0)
 
 
 # --- workers --------------------------------------------------------------------------------------
@@ -384,16 +395,24 @@ def test_number_of_workers_goes_by_cores_files_and_memory(monkeypatch, tmp_path)
     sensible = workers_module.sensible_workers
     monkeypatch.setattr(workers_module, "n_cores", lambda: 8)
     monkeypatch.setattr(workers_module, "_free_bytes", lambda: 16 << 30)
-    assert sensible("tiny.en", "cpu", 100) == 8
-    assert sensible("tiny.en", "cpu", 3) == 3
-    assert sensible("large-v3", "cpu", 100) == 1
-    assert sensible("medium", "cpu", 100) == 3
-    assert sensible("turbo", None, 100) in (1, 2)
-    assert sensible("base", "cuda:1", 100) == 1
+    many = ["no.wav"] * 100
+    assert sensible("tiny.en", "cpu", many) == 8
+    assert sensible("large-v3", "cpu", many) == 1
+    assert sensible("medium", "cpu", many) == 3
+    assert sensible("turbo", None, many) in (1, 2)
+    assert sensible("base", "cuda:1", many) == 1
+    # A few short files are done before another process has started; long ones are not.
+    found = [sensible(name, "cpu", many[:3]) for name in ("tiny.en", "base", "small")]
+    assert found == [1, 1, 3]
+    assert [sensible("tiny.en", "cpu", many[:n]) for n in (7, 8, 16)] == [1, 2, 4]
+    recording = tmp_path / "hour.wav"
+    with recording.open("wb") as file:
+        file.truncate(100 << 20)
+    assert sensible("tiny.en", "cpu", [str(recording)] * 2) == 2
     path = tmp_path / "mine.pt"
     with path.open("wb") as file:
         file.truncate(3 << 30)
-    assert sensible(str(path), "cpu", 100) == 1
+    assert sensible(str(path), "cpu", many) == 1
     monkeypatch.undo()
     assert workers_module._free_bytes() > 1 << 20
 
@@ -442,6 +461,25 @@ def test_workers_go_away_with_their_parent(clips, tmp_path, calls, number):
     assert all(alive(pid) for pid in workers)
     process.send_signal(number)
     process.communicate(timeout=30)
+    wait_for(lambda: not any(alive(pid) for pid in workers), 10)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_workers_go_away_with_their_parent_before_they_listen(clips, tmp_path):
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "torch.py").write_text(
+        f"import os, time\nopen(os.path.join({str(slow)!r}, str(os.getpid())), 'w').close()\n"
+        "time.sleep(60)\n"
+    )
+    *command, code = script(clips, tmp_path / "x.jsonl", workers=2)
+    call = "\ntranscribe_folder("
+    code = code.replace(call, f"\nsys.path.insert(0, {str(slow)!r}){call}")
+    process = subprocess.Popen([*command, code])
+    wait_for(lambda: len(list(slow.glob("[0-9]*"))) == 2)
+    workers = [int(path.name) for path in slow.glob("[0-9]*")]
+    process.kill()
+    process.wait()
     wait_for(lambda: not any(alive(pid) for pid in workers), 10)
 
 
@@ -570,14 +608,14 @@ def test_bad_recordings_among_good_ones(data_root, whisper_weights, tmp_path):
     report = transcribe_folder(clips, out, model=whisper_weights / "tiny.en.pt", workers=2)
     found = {line["filename"]: line for line in read(out)}
     assert {os.path.basename(failure.file) for failure in report.failures} == {
-        "corrupt.flac", "zero.mp3", "video.mp4",
+        "corrupt.flac", "zero.mp3", "video.mp4", "empty.wav",
     }  # fmt: skip
     for failure in report.failures:
         assert found[os.path.basename(failure.file)]["error"] == failure.error
         assert failure.file in failure.error
     assert "empty" in found["zero.mp3"]["error"]
-    for name, seconds in (("silent", 3.0), ("empty", 0.0)):
-        assert found[f"{name}.wav"]["text"] == ""
-        assert found[f"{name}.wav"]["duration_s"] == seconds
+    assert "holds no samples" in found["empty.wav"]["error"]
+    assert found["silent.wav"]["text"] == ""
+    assert found["silent.wav"]["duration_s"] == 3.0
     assert found["a.wav"]["text"] == found["b.flac"]["text"] != ""
     assert module.Lines(out, {}).has_text(str(clips / "a.wav"))

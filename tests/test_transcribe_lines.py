@@ -159,6 +159,7 @@ def test_blank_lines_go_at_the_end(tmp_path):
         b'[{"filepath": "a.wav"}]\n',
         b"[" * 100_000 + b"\n",
         b'{"audio": "a.wav"}',
+        b'{"filepath": "a.wav", "text": "a manifest"}',
         b"\xff\xfe\n",
         b"7\n",
         encode(line()) + b"notes\n",
@@ -185,6 +186,25 @@ def test_what_is_no_file_is_refused(tmp_path):
     (tmp_path / "x.jsonl").touch(mode=0o444)
     with pytest.raises(ParameterError, match="write-protected"):
         Lines(tmp_path / "x.jsonl", SETTINGS)
+
+
+def test_what_stdout_leads_to_is_told_as_it_was_given(tmp_path):
+    read_end, write_end = os.pipe()
+    try:
+        with pytest.raises(ParameterError, match=f"out='/dev/fd/{write_end}': is no file that"):
+            Lines(f"/dev/fd/{write_end}", SETTINGS)
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_byte_order_mark_goes_at_the_end(tmp_path):
+    out = tmp_path / "x.jsonl"
+    out.write_bytes(b"\xef\xbb\xbf" + encode(line("a")) + encode(line("b")))
+    with Lines(out, SETTINGS) as lines:
+        assert lines.read("a") == json.loads(encode(line("a")))
+        lines.finish()
+    assert out.read_bytes() == encode(line("a")) + encode(line("b"))
 
 
 def test_empty_file_is_taken(tmp_path):

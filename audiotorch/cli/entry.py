@@ -53,7 +53,7 @@ def _run(arguments: list[str]) -> int:
             return _train(arguments[1:])
         options = _parser().parse_args(arguments)
         status: int = options.run(options)
-        sys.stdout.flush()
+        print(end="", flush=True)  # of a stdout that was closed nothing is asked
     except AudioTorchError as error:
         complain(str(error))
         return WRONG_USE

@@ -70,7 +70,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=positive,
         metavar="N",
-        help="processes, each with its own model; default: one a core, if the memory allows",
+        help="processes, each with its own model; default: one a core, if the memory allows, "
+        "and 1 for a few short files",
     )
 
 
@@ -119,6 +120,11 @@ def _transcribe(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if options.format and options.out is None:
         raise ParameterError("--format: its files lie beside an output; give --out too")
+    if options.out in ("-", "/dev/stdout"):
+        raise ParameterError(
+            f"--out {options.out}: is a file that is started from again; to print texts leave it "
+            "out, to print JSON lines give --json"
+        )
     for name in ("out", "reference"):
         if options.detect_language and getattr(options, name) is not None:
             raise ParameterError(f"--detect-language: is printed alone; leave out --{name}")
@@ -238,7 +244,7 @@ def _bar(total: int) -> Iterator[tuple[Progress, Callable[[int, float], None]]]:
 
 
 def _pace(seconds: float, factor: float) -> str:
-    return f"{seconds / 3600:.2f} h of audio, real-time factor {factor:.3f}"
+    return f"{seconds / 3600:.3f} h of audio, real-time factor {factor:.3f}"
 
 
 def _print_json(line: Mapping[str, Any]) -> None:

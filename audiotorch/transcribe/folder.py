@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -101,7 +102,8 @@ def transcribe_folder(
             `clips/a.wav.srt` there, and files from elsewhere their whole path under `_outside`.
             Each is there before its recording's line is, and made again from the line if missing.
         workers: processes, each with a model of its own, that share the machine's cores; 1 works
-            in this process. `None` = one a core, if the memory allows, and one with CUDA.
+            in this process. `None` = one a core, if the memory allows; 1 for a few short files,
+            and with CUDA.
         resume: `False` does all files again and leaves their lines alone in the output. What
             stood there before goes at the end, when the new lines are complete.
         extensions: suffixes of the files that folders are searched for; `None` = of all audio
@@ -131,7 +133,7 @@ def transcribe_folder(
         advance(len(given) - len(pending), 0.0)
         job = _Job(lines, texts, resume, word_timestamps, advance)
         # By all files: the one left, if it is what killed a worker before, is to kill but another.
-        job.run(pending, options, workers or _workers(options, len(files)))
+        job.run(pending, options, workers or _workers(options, files))
         lines.finish(None if resume else {*by_key})
         return job.report(len(files) - len(pending), pending)
 
@@ -153,7 +155,7 @@ def transcribe_files(
     settings = _settings(options)
     words = bool(options.get("word_timestamps"))
     names = [os.fspath(file) for file in files]
-    for task, outcome in outcomes(names, options, workers or _workers(options, len(names))):
+    for task, outcome in outcomes(names, options, workers or _workers(options, names)):
         yield _line(task, outcome, settings, words)
 
 
@@ -198,9 +200,9 @@ class _Job:
     def _record(self, task: Task, outcome: Transcript | str) -> float:
         """Write a file's texts and then its line; return the seconds transcribed."""
         line = _line(task, outcome, self._lines.settings, self._words)
-        if "error" not in line and (problem := self._texts.write(line)) is not None:
-            line = error_line(task, problem, self._lines.settings)
-        if "error" in line:
+        if "error" not in line:
+            self._texts.write(line)
+        else:
             self._failures[task.file] = line["error"]
             gone = not os.path.lexists(task.file)
             if self._resume and gone and self._lines.has_text(task.file):
@@ -235,8 +237,8 @@ class _Texts:
         """Whether one of a file's texts is missing."""
         return not all(os.path.lexists(self._path(file, name)) for name in self._formats)
 
-    def write(self, line: Mapping[str, Any]) -> str | None:
-        """Write the texts of a file's line; return why it can have none, if so."""
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Write the texts of a file's line."""
         file = line["filepath"]
         # From what is written: the same as when they are made again, and without NaN.
         transcript = transcript_of(json.loads(encode(line)))
@@ -244,12 +246,9 @@ class _Texts:
             path = self._path(file, name)
             # JSON alone has names in it, whose broken letters this writes as JSON does.
             data = text(transcript).encode(errors="backslashreplace")
-            if len(os.fsencode(path.name)) > _LONGEST_NAME:
-                return f"{file}: its name is too long for a file {path.name!r}; rename it"
             with telling(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(path, [data])
-        return None
 
     def remove(self, file: str) -> None:
         """Remove texts of what a file was before."""
@@ -262,7 +261,14 @@ class _Texts:
         place = os.path.relpath(key(file), self._base)
         if place.split(os.sep)[0] == os.pardir:
             place = os.path.join("_outside", os.path.splitdrive(key(file))[1].lstrip(os.sep))
-        return self._folder / f"{place}.{name}"
+        folder, file_name = os.path.split(place)
+        data = os.fsencode(file_name)
+        if len(data) + len(name) + 1 > _LONGEST_NAME:
+            # Cut, between letters; what was cut off is told apart by a checksum.
+            rest = f"~{zlib.crc32(data):08x}"
+            data = data[: _LONGEST_NAME - len(name) - 1 - len(rest)]
+            file_name = data.decode(errors="ignore") + rest
+        return self._folder / folder / f"{file_name}.{name}"
 
 
 _LONGEST_NAME = 255  # bytes, in most file systems
@@ -307,17 +313,18 @@ def _is_done(lines: Lines, texts: _Texts, file: str) -> bool:
     if texts.lack(file):
         line = lines.read(file)
         try:
-            return line is not None and texts.write(line) is None
+            if line is not None:
+                texts.write(line)
         except (LookupError, TypeError):
             return False  # the line was edited: it is done again
     return True
 
 
-def _workers(options: Mapping[str, Any], n_files: int) -> int:
+def _workers(options: Mapping[str, Any], files: Sequence[str]) -> int:
     model = options.get("model", "base")
     if not isinstance(model, str | os.PathLike):
         return 1  # a loaded model stays where it is
-    return sensible_workers(model, options.get("device"), n_files)
+    return sensible_workers(model, options.get("device"), files)
 
 
 def _line(

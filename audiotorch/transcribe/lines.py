@@ -1,11 +1,12 @@
 """The output of a transcription job: one JSON line for each file, whole or not at all."""
 
+import codecs
 import json
 import math
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -205,6 +206,9 @@ class Lines:
         self._end = 0
         self._n_lines = 0
         self._handle: BinaryIO | None = None
+        # As it was given: what /dev/stdout leads to has no name when it is a pipe.
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            raise ParameterError(f"out={os.fspath(path)!r}: is no file that can be replaced")
         check_place(self.path)
         with telling(self.path), ExitStack() as stack:
             stack.enter_context(held(self.path))
@@ -304,27 +308,28 @@ class Lines:
         with open(self.path, "rb") as file:
             for entry in entries:
                 file.seek(entry.start)
-                yield file.read(entry.length).rstrip() + b"\n"
+                data = file.read(entry.length).removeprefix(codecs.BOM_UTF8)
+                yield data.rstrip() + b"\n"
 
     def _take_in(self) -> None:
         """Read what is there, and cut off what is half-written."""
         self.path.with_name(partial_name(self.path)).unlink(missing_ok=True)
         if not self.path.exists():
             return
-        if not self.path.is_file():
-            raise ParameterError(f"out={os.fspath(self.path)!r}: is no file that can be replaced")
         with open(self.path, "rb") as file:
             for number, data in enumerate(file, 1):
                 line = _parsed(data)
                 if line is not None:
                     self._take(line, len(data))
+                    # An editor's mark, no part of JSON: to leave out, as blank lines are.
+                    self._n_lines += data.startswith(codecs.BOM_UTF8)
                 elif data.isspace():
                     self._end += len(data)
-                    self._n_lines += 1  # one to leave out
+                    self._n_lines += 1
                 elif data.endswith(b"\n") or not _half(data):
                     raise ParameterError(
                         f"out={os.fspath(self.path)!r}: line {number} is none of a transcription; "
-                        "name another --out"
+                        "repair or delete it, or name another --out"
                     )
             length = file.tell()
             file.seek(max(0, self._end - 1))
@@ -360,4 +365,7 @@ def _parsed(data: bytes) -> dict[str, Any] | None:
 
 def _half(data: bytes) -> bool:
     """Whether this may be what a kill, or a power failure, left of a line."""
+    with suppress(ValueError, RecursionError):
+        json.loads(data)
+        return False  # whole, and of something else
     return data.startswith(_START) or _START.startswith(data) or not data.strip(b"\0")

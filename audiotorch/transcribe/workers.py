@@ -33,8 +33,20 @@ _MEGABYTES = {"tiny": 75, "base": 145, "small": 484, "medium": 1528, "turbo": 16
 _WORKER_BYTES, _PER_BYTE = 700 << 20, 3
 
 
-def sensible_workers(model: str | os.PathLike[str], device: str | None, n_files: int) -> int:
+# Bytes of audio in Whisper's 30 seconds: of 16 kHz, 16 bits, or of twice as long in MP3.
+_WINDOW_BYTES = 1 << 20
+# A process takes as long to start as 4 windows with tiny, or 2 with base; larger models take longer
+# for one. Measured on two busy cores, two processes took 31 s and one 15 s for 4 short files with
+# tiny.en, 40 and 36 s for 8, 43 and 66 s for 16; with base 35 and 36 s for 2, 31 and 47 s for 4.
+_START_BYTES = 320 << 20
+
+
+def sensible_workers(
+    model: str | os.PathLike[str], device: str | None, files: Sequence[str]
+) -> int:
     """As many processes as there are cores, files, and room for models in memory.
+
+    Fewer for a few short files, which would be done before another process has started.
 
     Two processes of one thread each took 8.5 s where one of two threads took 12.0 s (tiny.en, 14
     recordings, two cores). A GPU is kept busy by one.
@@ -42,12 +54,15 @@ def sensible_workers(model: str | os.PathLike[str], device: str | None, n_files:
     Args:
         model: name or path.
         device: as torch names it; `None` = CUDA where there is some, else the CPU.
-        n_files: to be transcribed, or done already.
+        files: to be transcribed, or done already.
     """
     if (device or "").startswith("cuda") or (device is None and torch.cuda.is_available()):
         return 1
-    room = _free_bytes() // (_WORKER_BYTES + _PER_BYTE * _model_bytes(os.fspath(model)))
-    return max(1, min(n_cores(), n_files, room))
+    n_bytes = _model_bytes(os.fspath(model))
+    room = _free_bytes() // (_WORKER_BYTES + _PER_BYTE * n_bytes)
+    n_windows = sum(1 + Task.of(file).size // _WINDOW_BYTES for file in files)
+    worth = n_windows // max(1, _START_BYTES // max(1, n_bytes))
+    return max(1, min(n_cores(), len(files), room, worth))
 
 
 def _model_bytes(model: str) -> int:
@@ -197,6 +212,17 @@ class _Pool:
         return worker
 
 
+# It takes seconds until a worker listens to its parent; this looks from the start whether there is
+# one. On Windows a process keeps its parent's number, and is ended by the end of its stdin alone.
+_WATCH = """
+import os, threading, time
+def watch():
+    while os.getppid() == {parent}: time.sleep(0.1)
+    os._exit(1)
+threading.Thread(target=watch, daemon=True).start()
+"""
+
+
 class _Died(Exception):
     """A worker went away; the text says how."""
 
@@ -209,7 +235,8 @@ class _Worker:
 
     def __init__(self, greeting: bytes, threads: int) -> None:
         # It finds what this process finds, and asks no one before it does.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
+        code = f"{_WATCH.format(parent=os.getpid())}\nimport sys; sys.path[:] = {sys.path!r}\n"
+        code += f"from {__name__} import serve; serve()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
