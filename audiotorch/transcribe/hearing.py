@@ -194,11 +194,16 @@ def _placed(segments: Sequence[Segment], window: Window) -> list[Segment]:
     for segment in segments:
         if segment.start >= end or not _may_be_speech(segment, window):
             continue
+        start, stop = at(segment.start), at(segment.end)
+        # Whisper shortens a segment and leaves its last word a little longer.
         words = tuple(
-            dataclasses.replace(word, start=at(word.start), end=at(word.end))
+            dataclasses.replace(
+                word,
+                start=min(max(at(word.start), start), stop),
+                end=min(max(at(word.end), start), stop),
+            )
             for word in segment.words
         )
-        start, stop = at(segment.start), at(segment.end)
         placed.append(dataclasses.replace(segment, start=start, end=stop, words=words))
     return placed
 

@@ -341,7 +341,8 @@ def _waveform(waveform: Waveform, sample_rate: int | None) -> Tensor:
         )
     if (peak := float(samples.abs().max())) > _MAX_PEAK:
         raise ParameterError(
-            f"waveform: reaches {peak:.6g}; must be in about [-1, 1]: divide 16-bit samples by 32768"
+            f"waveform: reaches {peak:.6g}; must be in about [-1, 1]; divide 16-bit samples by "
+            "32768"
         )
     return samples if sample_rate == SAMPLE_RATE else Resample(sample_rate, SAMPLE_RATE)(samples)[0]
 
