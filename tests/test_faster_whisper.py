@@ -13,9 +13,6 @@ from audiotorch.errors import MissingDependencyError, ParameterError
 from audiotorch.transcribe.backends import SAMPLE_RATE, Options, open_backend
 from audiotorch.transcribe.faster import FasterWhisper
 
-# whisper leaves the file with its vocabulary to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file.*tiktoken:ResourceWarning")
-
 JFK = (
     "and so my fellow americans ask not what your country can do for you ask what you can do for "
     "your country"

@@ -7,6 +7,8 @@ import json
 import os
 import pkgutil
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -257,7 +259,7 @@ def test_wheel_says_what_it_needs(wheel):
 # --- README ---------------------------------------------------------------------------------------
 
 BLOCK = re.compile(
-    r"(<!-- not run -->\s*\n)?^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(<!-- (?:not run|speech) -->\s*\n)?^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
 
 # One process for all blocks: importing torch and lightning anew for each would take a minute.
@@ -294,9 +296,13 @@ print("ALL DONE")
 """
 
 
-def readme_blocks() -> list[tuple[str, str]]:
+def readme_blocks(mark: str = "") -> list[tuple[str, str]]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return [(language, body) for skipped, language, body in BLOCK.findall(text) if not skipped]
+    return [
+        (language, body)
+        for found, language, body in BLOCK.findall(text)
+        if found.strip() == (mark and f"<!-- {mark} -->")
+    ]
 
 
 def test_readme_has_every_block_understood():
@@ -312,6 +318,30 @@ def test_readme_blocks_run_in_order(tmp_path):
     result = run(DRIVER, json.dumps(readme_blocks()), cwd=tmp_path)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     assert result.stdout.endswith("ALL DONE\n")
+
+
+def test_readme_blocks_on_speech_run_in_order(tmp_path, data_root, whisper_weights):
+    """With the checkpoint's path in place of its name, by which it would be downloaded."""
+    speech = data_root / "speech"
+    shutil.copy(speech / "en/jfk.flac", tmp_path / "talk.flac")
+    (tmp_path / "talks").mkdir()
+    for name in ("cards_001.wav", "LJ002-0020.wav"):
+        shutil.copy(speech / "en" / name, tmp_path / "talks" / name)
+    table = "file,transcript\ncards_001.wav,ten of clubs\nLJ002-0020.wav,in eighteen thirteen\n"
+    (tmp_path / "transcripts.csv").write_text(table, encoding="utf-8")
+    blocks = readme_blocks("speech")
+    assert {language for language, _ in blocks} == {"python", "bash"}
+    path = str(whisper_weights / "base.pt")
+    option = f"--model {shlex.quote(path)}"
+    named = [
+        (language, body.replace('"base"', repr(path)).replace("--model base", option))
+        for language, body in blocks
+    ]
+    result = run(DRIVER, json.dumps(named), cwd=tmp_path)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    assert "ask not what your country can do for you" in result.stdout
+    assert len((tmp_path / "talks.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert (tmp_path / "talks/cards_001.wav.srt").exists()
 
 
 def test_readme_links_lead_somewhere():

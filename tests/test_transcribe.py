@@ -1,9 +1,9 @@
-"""Real recordings through real Whisper: bare `whisper.transcribe` is what words are held against."""
+"""Real recordings through real Whisper; words are held against bare `whisper.transcribe`."""
 
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,6 @@ RATE = 16000
 JFK = "and so my fellow americans ask not what your country can do for you ask what you can do "
 JFK += "for your country"
 
-# tiktoken's file of tokens, which openai-whisper reads, is closed by the garbage collector alone.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file.*tiktoken:ResourceWarning")
-
 
 @pytest.fixture(scope="module")
 def speech(data_root) -> Path:
@@ -44,14 +41,22 @@ def tiny(whisper_weights) -> at.Transcriber:
 
 
 @pytest.fixture(scope="module")
-def bare(whisper_weights) -> Iterator[Callable[..., dict[str, Any]]]:
+def bare(whisper_weights) -> Callable[..., dict[str, Any]]:
     """`whisper.transcribe` of tiny.en, on samples at 16 kHz."""
     import whisper
 
     path = str(whisper_weights / "tiny.en.pt")
     model = whisper.load_model(path, device="cpu")
     model.set_alignment_heads(whisper._ALIGNMENT_HEADS["tiny.en"])
-    yield lambda samples, **options: whisper.transcribe(model, samples, fp16=False, **options)
+
+    def transcribe(samples: Tensor, **options: Any) -> dict[str, Any]:
+        n_threads = torch.get_num_threads()
+        try:
+            return whisper.transcribe(model, samples, fp16=False, **options)
+        finally:
+            torch.set_num_threads(n_threads)  # numba, which times words, changes it
+
+    return transcribe
 
 
 def samples_of(path: Path) -> Tensor:
@@ -121,13 +126,16 @@ def test_words_have_times(speech, tiny, whisper_weights, bare):
     # The first word sounds from 0.33 s on.
     assert abs(found.words[0].start - 0.33) <= 0.5
     assert all(0.0 < word.probability <= 1.0 for word in found.words)
+    assert torch.get_num_threads() == 1  # numba, which times words, would change it
     expected = bare(samples_of(speech / "en/jfk_16k.wav"), word_timestamps=True)
     theirs = [word for segment in expected["segments"] for word in segment["words"]]
-    assert [(w.word, w.start, w.end) for w in found.words] == [
-        (w["word"], pytest.approx(w["start"]), pytest.approx(w["end"])) for w in theirs
-    ]
+    # Whisper's word after a pause begins in the pause: ours lie within its own.
+    assert [word.word for word in found.words] == [word["word"] for word in theirs]
+    for ours, other in zip(found.words, theirs, strict=True):
+        assert other["start"] - 1e-6 <= ours.start <= ours.end <= other["end"] + 1e-6
+    # The gate hears "ask not" from 3.27 s on, Whisper lets it begin at 2.26 s.
+    assert found.words[5].start == pytest.approx(3.27, abs=0.1)
     assert tiny(speech / "en/jfk_16k.wav").words == ()
-    assert torch.get_num_threads() == 1  # numba, which times words, would change it
 
 
 def test_times_are_those_of_the_recording(speech, whisper_weights):
@@ -426,7 +434,7 @@ def test_models_that_cannot_be_loaded_are_refused(tmp_path, monkeypatch):
         at.transcribe(WAVE, tmp_path / "other.pt", sample_rate=RATE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("urllib.request.urlopen", _no_connection)
-    with pytest.raises(at.ParameterError, match="could not be downloaded.*no route"):
+    with pytest.raises(at.ParameterError, match=r"could not be downloaded.*no route"):
         at.transcribe(WAVE, "tiny", sample_rate=RATE)
     if not torch.cuda.is_available():
         with pytest.raises(at.ParameterError, match="CUDA"):

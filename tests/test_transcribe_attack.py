@@ -13,6 +13,9 @@ from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.transcribe.backends import Options
 from audiotorch.transcribe.result import Segment, Word
 
+# Whisper leaves the file of its tokens open.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file.*tiktoken:ResourceWarning")
+
 RATE = 16000
 
 

@@ -529,7 +529,6 @@ def test_ten_kills_lose_nothing(tmp_path, seed):
 
 
 # Whisper leaves the file of its tokens open.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ten_kills_of_a_real_model_lose_nothing(data_root, whisper_weights, tmp_path):
     names = "cards_001 cards_002 cards_003 sr_english LJ002-0020 librivox_austen_0880".split()
     sources = [str(data_root / "speech" / "en" / f"{name}.wav") for name in names]
@@ -548,7 +547,6 @@ def test_ten_kills_of_a_real_model_lose_nothing(data_root, whisper_weights, tmp_
 # --- real recordings ------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_bad_recordings_among_good_ones(data_root, whisper_weights, tmp_path):
     import av
 

@@ -4,13 +4,13 @@ import dataclasses
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from audiotorch.transcribe.backends import SAMPLE_RATE, Backend, Options
-from audiotorch.transcribe.result import Segment
+from audiotorch.transcribe.result import Segment, Word
 from audiotorch.transcribe.windows import Window
 
 __all__ = ["Heard", "Listener"]
@@ -27,6 +27,9 @@ _FEW_LETTERS = 6.0  # a second of speech; there may be more to be heard
 _MORE = 1.25  # times as many letters that a second try must bring
 _LOOP = re.compile(r"(\S.{0,200}?)(?:\s*\1){3,}", re.DOTALL)
 _SAMPLING = threading.Lock()
+
+
+_Said = TypeVar("_Said", Segment, Word)
 
 
 class Heard(NamedTuple):
@@ -183,29 +186,26 @@ def _runs(pieces: Sequence[Window], languages: Sequence[str]) -> list[tuple[Wind
 def _placed(segments: Sequence[Segment], window: Window) -> list[Segment]:
     """Bring times from a window's to the recording's, and leave out what cannot have been said."""
     end = len(window.samples) / SAMPLE_RATE
-    offset = window.start / SAMPLE_RATE
-    last = (window.start + len(window.samples)) / SAMPLE_RATE
-
-    def at(seconds: float) -> float:
-        # Not after the recording's end, where rounding could bring it.
-        return min(round(offset + seconds, 3), last)
-
     placed = []
     for segment in segments:
         if segment.start >= end or not _may_be_speech(segment, window):
             continue
-        start, stop = at(segment.start), at(segment.end)
-        # Whisper shortens a segment and leaves its last word a little longer.
-        words = tuple(
-            dataclasses.replace(
-                word,
-                start=min(max(at(word.start), start), stop),
-                end=min(max(at(word.end), start), stop),
-            )
-            for word in segment.words
-        )
-        placed.append(dataclasses.replace(segment, start=start, end=stop, words=words))
+        found = _at(segment, window, end)
+        words = tuple(_at(word, window, end) for word in segment.words)
+        if words:
+            found = dataclasses.replace(found, start=words[0].start, end=words[-1].end, words=words)
+        placed.append(found)
     return placed
+
+
+def _at(said: _Said, window: Window, end: float) -> _Said:
+    """Give a word or segment its time in the recording, without the pauses around it."""
+    start, stop = window.spoken(min(said.start, end), min(said.end, end))
+    offset = window.start / SAMPLE_RATE
+    # Not after the recording's end, where rounding could bring it.
+    last = offset + len(window.samples) / SAMPLE_RATE
+    begins, ends = (min(round(offset + seconds, 3), last) for seconds in (start, stop))
+    return dataclasses.replace(said, start=begins, end=ends)
 
 
 def _may_be_speech(segment: Segment, window: Window) -> bool:

@@ -57,8 +57,8 @@ class Transcriber:
         backend: `"whisper"`, or `"faster-whisper"`.
         gate: what leaves out windows without speech: `"auto"`, `"silero"`, `"energy"` or
             `"none"`, see `open_gate`.
-        channels: `"mix"` averages them, an inverted one turned over; `"each"` transcribes each for itself, and segments tell
-            theirs; `"auto"` does that with two channels that have nothing in common, as where
+        channels: `"mix"` averages them, an inverted one turned over; `"each"` transcribes each
+            for itself, and segments tell theirs; `"auto"` does that with two channels that have nothing in common, as where
             the two sides of a call have one each, and averages others.
         initial_prompt: text that the model takes for what was said before, such as names spelt
             right.

@@ -102,6 +102,28 @@ class Window:
             return Window(self.start, samples, None)
         return Window(self.start, samples, torch.cat([self.speech, following.speech]))
 
+    def spoken(self, start: float, end: float) -> tuple[float, float]:
+        """Return when speech begins and ends between two times, if that is much later or earlier.
+
+        Whisper lets the first word after a pause begin in the pause.
+
+        Args:
+            start: seconds from its first sample.
+            end: seconds from its first sample.
+        """
+        if self.speech is None:
+            return start, end
+        first = max(0, int(start * SAMPLE_RATE / FRAME))
+        heard = (self.speech[first : _frames(end) + 1] >= THRESHOLD).nonzero()
+        if not len(heard):
+            return start, end
+        begins = (first + int(heard[0])) * FRAME / SAMPLE_RATE
+        ends = (first + int(heard[-1]) + 1) * FRAME / SAMPLE_RATE
+        return (
+            begins if begins - start > _GAP else start,
+            ends if end - ends > _GAP else end,
+        )
+
     def loudest(self, start: float, end: float) -> float:
         """Return the highest probability of speech between two times; 1 without a gate.
 
