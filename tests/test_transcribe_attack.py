@@ -130,7 +130,8 @@ def test_words_lie_within_their_segment_and_segments_within_the_recording() -> N
     found = at.transcribe((noise(31803), RATE), Wandering(), gate="none")
     (segment,) = found.segments
     assert segment.end == found.duration_seconds == 31803 / RATE
-    assert [(word.start, word.end) for word in segment.words] == [(0.3, 0.4), (0.4, segment.end)]
+    assert [(word.start, word.end) for word in segment.words] == [(0.2, 0.4), (0.4, segment.end)]
+    assert segment.start == 0.2
 
 
 def test_a_single_temperature_draws_the_same_each_time_and_leaves_torch_alone() -> None:

@@ -58,8 +58,8 @@ class Transcriber:
         gate: what leaves out windows without speech: `"auto"`, `"silero"`, `"energy"` or
             `"none"`, see `open_gate`.
         channels: `"mix"` averages them, an inverted one turned over; `"each"` transcribes each
-            for itself, and segments tell theirs; `"auto"` does that with two channels that have nothing in common, as where
-            the two sides of a call have one each, and averages others.
+            for itself, and segments tell theirs; `"auto"` does that with two channels that have
+            nothing in common, as where the two sides of a call have one each, and averages others.
         initial_prompt: text that the model takes for what was said before, such as names spelt
             right.
         condition_on_previous_text: whether a window is told the text of the one before: spelling
