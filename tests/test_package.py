@@ -187,6 +187,8 @@ def undocumented(value: object) -> list[str]:
     """Parameters that no line of a Google section `Args:` names; fields count as parameters."""
     if inspect.isclass(value) and (issubclass(value, Exception) or "__init__" not in vars(value)):
         return []
+    if getattr(value, "_is_protocol", False):  # nobody constructs one
+        return []
     section = re.search(
         r"^(?:Args|Attributes):\n((?:[ ]+.*\n?|\n)*)", inspect.getdoc(value) or "", re.MULTILINE
     )

@@ -11,7 +11,10 @@ import torch
 import audiotorch as at
 from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.transcribe.backends import Options
-from audiotorch.transcribe.result import Segment
+from audiotorch.transcribe.result import Segment, Word
+
+# Whisper leaves the file of its tokens open.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file.*tiktoken:ResourceWarning")
 
 RATE = 16000
 
@@ -112,6 +115,23 @@ def test_a_channel_upside_down_does_not_silence_the_other() -> None:
         found = at.transcribe((both, RATE), Hearing(), gate="none", channels=channels)
         assert found.text == expected
         assert found.segments[0].channel is None
+
+
+class Wandering(Hearing):
+    """Gives a word times outside its segment, and that one an end after the recording's."""
+
+    def transcribe(self, samples: torch.Tensor, options: Options) -> list[Segment]:
+        words = (Word(" a", 0.2, 0.4, 0.9), Word(" b", 0.4, 99.0, 0.9))
+        return [Segment(0.3, 98.0, " a b", options.language, words=words)]
+
+
+def test_words_lie_within_their_segment_and_segments_within_the_recording() -> None:
+    # 1.9876875 s, which three decimals would round up.
+    found = at.transcribe((noise(31803), RATE), Wandering(), gate="none")
+    (segment,) = found.segments
+    assert segment.end == found.duration_seconds == 31803 / RATE
+    assert [(word.start, word.end) for word in segment.words] == [(0.2, 0.4), (0.4, segment.end)]
+    assert segment.start == 0.2
 
 
 def test_a_single_temperature_draws_the_same_each_time_and_leaves_torch_alone() -> None:

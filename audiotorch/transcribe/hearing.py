@@ -208,7 +208,7 @@ def _at(said: _Said, window: Window, end: float) -> _Said:
     start, stop = window.spoken(min(said.start, end), min(said.end, end))
     offset = window.start / SAMPLE_RATE
     # Not after the recording's end, where rounding could bring it.
-    last = offset + len(window.samples) / SAMPLE_RATE
+    last = (window.start + len(window.samples)) / SAMPLE_RATE
     begins, ends = (min(round(offset + seconds, 3), last) for seconds in (start, stop))
     return dataclasses.replace(said, start=begins, end=ends)
 

@@ -57,8 +57,8 @@ class Transcriber:
         backend: `"whisper"`, or `"faster-whisper"`.
         gate: what leaves out windows without speech: `"auto"`, `"silero"`, `"energy"` or
             `"none"`, see `open_gate`.
-        channels: `"mix"` averages them, an inverted one turned over; `"each"` transcribes each for
-            itself, and segments tell theirs; `"auto"` does that with two channels that have
+        channels: `"mix"` averages them, an inverted one turned over; `"each"` transcribes each
+            for itself, and segments tell theirs; `"auto"` does that with two channels that have
             nothing in common, as where the two sides of a call have one each, and averages others.
         initial_prompt: text that the model takes for what was said before, such as names spelt
             right.
@@ -341,7 +341,7 @@ def _waveform(waveform: Waveform, sample_rate: int | None) -> Tensor:
         )
     if (peak := float(samples.abs().max())) > _MAX_PEAK:
         raise ParameterError(
-            f"waveform: reaches {peak:.6g}; must be in about [-1, 1]: divide 16-bit samples by "
+            f"waveform: reaches {peak:.6g}; must be in about [-1, 1]; divide 16-bit samples by "
             "32768"
         )
     return samples if sample_rate == SAMPLE_RATE else Resample(sample_rate, SAMPLE_RATE)(samples)[0]
