@@ -294,6 +294,23 @@ def test_silence_after_speech_stays_silent(speech, tiny):
     assert found.segments[-1].end < 3.0
 
 
+@pytest.mark.parametrize("gain", [0.01, 0.001])
+def test_what_is_said_in_a_low_voice_is_heard(speech, tiny, gain):
+    found = tiny(gain * samples_of(speech / "en/leopard_test.wav"), sample_rate=RATE)
+    assert "apostle of the middle classes" in found.text
+    assert at.transcribe(noise(30.0, gain / 10), Unheard(), sample_rate=RATE).text == ""
+
+
+def test_half_precision_says_the_same(speech, whisper_weights):
+    """As on CUDA, where models compute in float16."""
+    backend = OpenAIWhisper(str(whisper_weights / "tiny.en.pt"), "cpu")
+    file = speech / "en/cards_003.wav"
+    expected = at.transcribe(file, backend, word_timestamps=True)
+    backend._dtype = torch.float16
+    found = at.transcribe(file, backend, word_timestamps=True)
+    assert [word.word for word in found.words] == [word.word for word in expected.words]
+
+
 # --- channels -------------------------------------------------------------------------------------
 
 

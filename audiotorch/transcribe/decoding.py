@@ -36,14 +36,15 @@ class WindowDecoder:
     Args:
         whisper: the package.
         net: its model.
+        dtype: that it computes in, float32 or float16.
         options: how to decode.
     """
 
-    def __init__(self, whisper: Any, net: Any, options: Options) -> None:
+    def __init__(self, whisper: Any, net: Any, dtype: torch.dtype, options: Options) -> None:
         self._whisper = whisper
         self._net = net
         self._options = options
-        self._dtype = torch.float32 if net.device.type == "cpu" else torch.float16
+        self._dtype = dtype
         self._tokenizer = whisper.tokenizer.get_tokenizer(
             net.is_multilingual,
             num_languages=net.num_languages,

@@ -109,7 +109,7 @@ class OpenAIWhisper:
             samples: `(n,)` float32 at 16 kHz, of any length.
             options: how.
         """
-        decoder = WindowDecoder(self._whisper, self._net, options)
+        decoder = WindowDecoder(self._whisper, self._net, self._dtype, options)
         with self._busy:
             found = decoder.segments(self._mel(samples))
         return [_segment(each, options.language) for each in found]

@@ -60,10 +60,10 @@ class Transcriber:
         channels: `"mix"` averages them, an inverted one turned over; `"each"` transcribes each
             for itself, and segments tell theirs; `"auto"` does that with two channels that have
             nothing in common, as where the two sides of a call have one each, and averages others.
-        initial_prompt: text that the model takes for what was said before, such as names spelt
-            right.
-        condition_on_previous_text: whether a window is told the text of the one before: spelling
-            stays alike, errors spread.
+        initial_prompt: text that the model takes for what was said before each window, such as
+            names spelt right.
+        condition_on_previous_text: whether a window is told the text of the one before instead:
+            spelling stays alike, errors spread.
         temperature: of sampling; of several each is tried while the text repeats itself or is
             improbable. 0 takes the most probable token.
         beam_size: hypotheses kept at temperature 0; `None` takes the best alone.

@@ -19,6 +19,7 @@ _MARGIN = 1.0  # seconds of such a pause that stay at each side of speech
 _GAP = 0.2  # seconds of a gap between words
 _QUIET = 0.15  # probability of speech below which a frame surely holds none
 _FIRST_CUT, _BEST_CUT = 10.0, 20.0  # seconds after which a window without such a pause is cut
+_SILENT_PEAK, _QUIET_PEAK, _AUDIBLE_PEAK = 1e-4, 0.02, 0.1
 _CLEAR_GAP = 0.5  # seconds of a gap that is taken for one between sentences
 
 
@@ -184,6 +185,7 @@ class WindowCutter:
         self._start = 0  # of what is not in a window yet: a frame's first sample
         self._samples = torch.zeros(0)
         self._speech = torch.zeros(0)
+        self._peak = 0.0
         self._ended = False
 
     def feed(self, block: Tensor) -> list[Window]:
@@ -194,7 +196,7 @@ class WindowCutter:
         """
         self._samples = torch.cat([self._samples, block])
         if self._gate is not None:
-            self._speech = torch.cat([self._speech, self._gate.feed(block)])
+            self._speech = torch.cat([self._speech, self._gate.feed(self._audible(block))])
         return list(self._windows())
 
     def finish(self) -> list[Window]:
@@ -214,6 +216,13 @@ class WindowCutter:
             window = self._take(self._length())
             if window.speech is None or has_speech(window.speech):
                 yield window
+
+    def _audible(self, block: Tensor) -> Tensor:
+        """Turn up, for the gate alone, what is so quiet that it would not know speech."""
+        peak = float(block.abs().max()) if len(block) else 0.0
+        self._peak = max(peak, self._peak / 2)  # a quiet half minute is none of a quiet recording
+        quiet = _SILENT_PEAK < self._peak < _QUIET_PEAK
+        return block * (_AUDIBLE_PEAK / self._peak) if quiet else block
 
     def _leading(self) -> int:
         """Frames of a long pause at the beginning, or of a beginning without any speech."""
