@@ -202,7 +202,7 @@ class Transcriber:
             language or self.language,
             probability,
             duration_seconds=seconds,
-            speech_seconds=sum(found.speech_seconds for found in heard) if gated else None,
+            speech_seconds=sum((found.speech_seconds for found in heard), 0.0) if gated else None,
             real_time_factor=elapsed / seconds if seconds else 0.0,
             task=self._options.task,
             model=self.backend.model,
