@@ -236,6 +236,8 @@ def test_languages_alone(speech, whisper_weights):
     assert found.probabilities == pytest.approx(theirs, abs=1e-5)
     with pytest.raises(at.ParameterError, match=r"leopard_empty\.wav: holds no speech"):
         at.detect_language(speech / "none/leopard_empty.wav", path)
+    with pytest.raises(at.ParameterError, match=r"tiny\.en\.pt: knows one language alone"):
+        at.detect_language(speech / "it/leopard_test_it.wav", whisper_weights / "tiny.en.pt")
 
 
 # --- nothing that is said -------------------------------------------------------------------------

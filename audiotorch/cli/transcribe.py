@@ -220,7 +220,7 @@ def _detect(options: argparse.Namespace, files: list[str]) -> int:
                 complain(line["error"])
             else:
                 name = f"{printable(file):{width}}"
-                print(f"{name}  {guess.language or '-':8}  {guess.probability:11.3f}")
+                print(f"{name}  {guess.language:8}  {guess.probability:11.3f}")
             failed = failed or "error" in line
             sys.stdout.flush()
             progress.advance(1)

@@ -163,9 +163,14 @@ class Transcriber:
             sample_rate: Hz of a waveform.
 
         Raises:
-            ParameterError: as for a transcript; or nobody speaks.
+            ParameterError: as for a transcript; nobody speaks, or the model knows one language
+                alone.
             DecodeError: as `load`.
         """
+        if len(self.backend.languages) == 1:
+            raise ParameterError(
+                f"{self.backend.model}: knows one language alone; take a multilingual model"
+            )
         name, blocks = _open(source, sample_rate)
         _, blocks = apart(blocks)
         cutter = WindowCutter(open_gate(self._gate))
