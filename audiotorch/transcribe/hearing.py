@@ -104,6 +104,8 @@ class Listener:
     def _by_language(self, window: Window) -> list[tuple[Window, dict[str, float]]]:
         """Part a window where two languages are heard, and each explains its part better."""
         pieces = window.pieces(_PIECE)
+        if len(pieces) == 1:
+            return [(window, self._heard_in(window))]
         spans = [piece.within(window) for piece in pieces]
         whole = (0, len(window.samples))
         in_all, *heard = self._backend.detect_languages(window.samples, [whole, *spans])
