@@ -20,10 +20,12 @@ _MAX_COMPRESSION, _MIN_LOGPROB = 2.4, -1.0
 _SURE = 0.85  # probability at which a language is believed although another one was heard before
 _LIKELY = 0.5  # probability of a language that a piece is taken to be in, once there are two
 _PIECE = 2.5  # seconds, at least, of which the language can be told
-_MISSED = 3.0  # seconds of speech without text that are more than a wrong time
-_LEEWAY = 1.0  # seconds by which Whisper's times may be wrong
+_MISSED = 1.5  # seconds of speech without text that are more than a wrong time
+_LEEWAY = 1.0  # seconds by which Whisper's times may be wrong,
+_INEXACT = 0.5  # and by which they often are
 _MAX_LETTERS = 30.0  # a second of speech; nobody speaks faster
 _FEW_LETTERS = 6.0  # a second of speech; there may be more to be heard
+_ENOUGH = 3.0  # seconds of speech of which that can be told
 _MORE = 1.25  # times as many letters that a second try must bring
 _LOOP = re.compile(r"(\S.{0,200}?)(?:\s*\1){3,}", re.DOTALL)
 _TWICE = re.compile(r"(\w.{6,200}?)(?: \1)+")  # all of a text
@@ -149,14 +151,15 @@ class Listener:
         once = dataclasses.replace(options, temperature=options.temperature[:1])
         segments = _placed(self._decoded(window.samples, once), window)
         failed = _failed(segments)
-        repeats = _repeats(segments)
-        if not (failed or repeats or _lacks(segments, window)):
+        # A second try is taken unless it brings less text; where text is sparse, if it brings more.
+        astray = failed or _repeats(segments) or _missed(segments, window)
+        if not (astray or _sparse(segments, window)):
             return segments
         # What repeats itself truly, or what made the model skip speech, is decoded well in parts.
         halves = window.halves()
         if halves is not None:
             parts = [segment for half in halves for segment in self._text(half, language)]
-            least = 1.0 if repeats else _MORE
+            least = 1.0 if astray else _MORE
             if failed or _letters(parts) >= least * _letters(segments):
                 return parts
         if failed and len(options.temperature) > 1:
@@ -243,14 +246,18 @@ def _repeats(segments: Sequence[Segment]) -> bool:
     return bool(_TWICE.fullmatch(text) or _THRICE.search(text))
 
 
-def _lacks(segments: Sequence[Segment], window: Window) -> bool:
-    """Whether text lacks for seconds of speech, or is little for all of it."""
-    if window.speech is None:
-        return False
+def _missed(segments: Sequence[Segment], window: Window) -> bool:
+    """Whether text lacks for seconds of speech, one after another."""
     offset = window.start / SAMPLE_RATE
-    covered = [(s.start - offset - _LEEWAY, s.end - offset + _LEEWAY) for s in segments]
-    few = _letters(segments) < _FEW_LETTERS * window.speech_seconds
-    return window.uncovered(covered) >= _MISSED or (few and window.speech_seconds >= _MISSED)
+    covered = [(s.start - offset - _INEXACT, s.end - offset + _INEXACT) for s in segments]
+    return window.uncovered(covered) >= _MISSED
+
+
+def _sparse(segments: Sequence[Segment], window: Window) -> bool:
+    """Whether there is little text for all the speech."""
+    if window.speech is None or window.speech_seconds < _ENOUGH:
+        return False
+    return _letters(segments) < _FEW_LETTERS * window.speech_seconds
 
 
 def _letters(segments: Sequence[Segment]) -> float:
