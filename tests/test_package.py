@@ -342,8 +342,8 @@ def test_readme_blocks_on_speech_run_in_order(tmp_path, data_root, whisper_weigh
     result = run(DRIVER, json.dumps(named), cwd=tmp_path)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     assert "ask not what your country can do for you" in result.stdout
-    assert len((tmp_path / "talks.jsonl").read_text(encoding="utf-8").splitlines()) == 2
-    assert (tmp_path / "talks/cards_001.wav.srt").exists()
+    assert len((tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert (tmp_path / "results/talks/cards_001.wav.srt").exists()
 
 
 def test_readme_links_lead_somewhere():

@@ -46,10 +46,9 @@ def test_a_recording_as_bare_whisper_has_it(name, data_root, tiny, bare):
     assert [segment["id"] for segment in found["segments"]] == [*range(len(found["segments"]))]
     for ours, theirs in zip(found["segments"], expected["segments"], strict=True):
         assert ours["text"] == theirs["text"]
-        assert ours["start"] == pytest.approx(theirs["start"])
-        # Bare Whisper hears its padding too, and may end in it.
-        end = min(theirs["end"], found["duration_seconds"])
-        assert ours["end"] == pytest.approx(end, abs=1e-3)
+        # Within Whisper's times, which hold the pauses around a sentence and may end in padding.
+        assert theirs["start"] <= ours["start"] < theirs["start"] + 1.0
+        assert ours["end"] <= min(theirs["end"], found["duration_seconds"]) + 1e-3
         assert {*theirs} - {*ours} == {"seek", "tokens"}
     assert json.loads(json.dumps(found)) == found
 
