@@ -12,13 +12,29 @@ from torch import Tensor
 from audiotorch.errors import ParameterError
 from audiotorch.transcribe.result import Segment
 
-__all__ = ["BACKENDS", "SAMPLE_RATE", "TEMPERATURES", "Backend", "Options", "open_backend"]
+__all__ = [
+    "BACKENDS",
+    "MAX_COMPRESSION",
+    "MIN_LOGPROB",
+    "NO_SPEECH",
+    "SAMPLE_RATE",
+    "TEMPERATURES",
+    "Backend",
+    "Options",
+    "open_backend",
+]
 
 BACKENDS = ("whisper", "faster-whisper")
 
 SAMPLE_RATE = 16000  # Hz, of all Whisper models
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Tried in turn while the text repeats itself or is improbable: Whisper's own."""
+"""Tried in turn while the text repeats itself or is improbable: Whisper's own, as are the next."""
+MAX_COMPRESSION = 2.4
+"""Text that compresses better than this repeats itself."""
+MIN_LOGPROB = -1.0
+"""Text whose tokens have a lower mean log probability is improbable."""
+NO_SPEECH = 0.6
+"""Improbable text of a window that holds no speech with a higher probability is none."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +51,6 @@ class Options:
         beam_size: hypotheses kept at temperature 0; `None` takes the best alone.
         speech_end: seconds from the first sample after which nobody speaks; `None` if that is not
             known.
-        compression_ratio_threshold: text that compresses better repeats itself, and the next
-            temperature is tried; `None` takes it as it is.
     """
 
     language: str
@@ -46,7 +60,6 @@ class Options:
     temperature: tuple[float, ...] = TEMPERATURES
     beam_size: int | None = None
     speech_end: float | None = None
-    compression_ratio_threshold: float | None = 2.4
 
 
 class Backend(Protocol):

@@ -6,13 +6,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from audiotorch.transcribe.backends import SAMPLE_RATE, Options
+from audiotorch.transcribe.backends import (
+    MAX_COMPRESSION,
+    MIN_LOGPROB,
+    NO_SPEECH,
+    SAMPLE_RATE,
+    Options,
+)
 
 __all__ = ["WindowDecoder"]
 
 _FRAMES = SAMPLE_RATE // 160  # of a spectrogram, a second
-_MIN_LOGPROB = -1.0  # mean log probability below which a text is tried again
-_NO_SPEECH = 0.6  # probability of no speech above which an improbable text is none
 _RESET = 0.5  # temperature above which a text is no prompt for what follows
 # What is joined to the word after it, and to the word before it.
 _FIRST_PUNCTUATION = "\"'“¿([{-"
@@ -73,7 +77,7 @@ class WindowDecoder:
             part = self._whisper.pad_or_trim(mel[:, seek : seek + size], audio.N_FRAMES)
             part = part.to(self._net.device, self._dtype)
             result = self._decode(part)
-            if result.no_speech_prob > _NO_SPEECH and result.avg_logprob <= _MIN_LOGPROB:
+            if result.no_speech_prob > NO_SPEECH and result.avg_logprob <= MIN_LOGPROB:
                 seek += size
                 continue
             cut = self._cut(torch.tensor(result.tokens), size)
@@ -100,10 +104,9 @@ class WindowDecoder:
                 fp16=self._dtype == torch.float16,
             )
             result = self._net.decode(mel, options)
-            limit = self._options.compression_ratio_threshold
-            repeats = limit is not None and result.compression_ratio > limit
-            improbable = result.avg_logprob < _MIN_LOGPROB
-            if improbable and result.no_speech_prob > _NO_SPEECH:
+            repeats = result.compression_ratio > MAX_COMPRESSION
+            improbable = result.avg_logprob < MIN_LOGPROB
+            if improbable and result.no_speech_prob > NO_SPEECH:
                 break  # silence
             if not (repeats or improbable):
                 break

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from audiotorch.errors import MissingDependencyError, ParameterError
-from audiotorch.transcribe.backends import SAMPLE_RATE, Options
+from audiotorch.transcribe.backends import (
+    MAX_COMPRESSION,
+    MIN_LOGPROB,
+    NO_SPEECH,
+    SAMPLE_RATE,
+    Options,
+)
 from audiotorch.transcribe.result import Segment, Word
 
 __all__ = ["FasterWhisper"]
@@ -103,10 +109,9 @@ class FasterWhisper:
             temperature=options.temperature,
             beam_size=options.beam_size or 1,
             best_of=1,
-            compression_ratio_threshold=options.compression_ratio_threshold,
-            # Its own defaults, but what is compared must not change with a release.
-            log_prob_threshold=-1.0,
-            no_speech_threshold=0.6,
+            compression_ratio_threshold=MAX_COMPRESSION,
+            log_prob_threshold=MIN_LOGPROB,
+            no_speech_threshold=NO_SPEECH,
             condition_on_previous_text=True,
             multilingual=False,
             vad_filter=False,

@@ -9,14 +9,18 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from audiotorch.transcribe.backends import SAMPLE_RATE, Backend, Options
+from audiotorch.transcribe.backends import (
+    MAX_COMPRESSION,
+    MIN_LOGPROB,
+    SAMPLE_RATE,
+    Backend,
+    Options,
+)
 from audiotorch.transcribe.result import Segment, Word
 from audiotorch.transcribe.windows import Window
 
 __all__ = ["Heard", "Listener"]
 
-# Whisper's own signs of a text that is wrong: it repeats itself, or is improbable.
-_MAX_COMPRESSION, _MIN_LOGPROB = 2.4, -1.0
 _SURE = 0.85  # probability at which a language is believed although another one was heard before
 _LIKELY = 0.5  # probability of a language that a piece is taken to be in, once there are two
 _PIECE = 2.5  # seconds, at least, of which the language can be told
@@ -226,7 +230,7 @@ def _may_be_speech(segment: Segment, window: Window) -> bool:
 def _failed(segments: Sequence[Segment]) -> bool:
     """Whether there is no text, or it repeats itself or is improbable."""
     return not segments or any(
-        segment.compression_ratio > _MAX_COMPRESSION or segment.avg_logprob < _MIN_LOGPROB
+        segment.compression_ratio > MAX_COMPRESSION or segment.avg_logprob < MIN_LOGPROB
         for segment in segments
     )
 
@@ -234,8 +238,8 @@ def _failed(segments: Sequence[Segment]) -> bool:
 def _quality(segments: Sequence[Segment]) -> tuple[bool, float]:
     """What tells the better of two texts: not to repeat itself first, then how probable it is."""
     if not segments:
-        return True, _MIN_LOGPROB
-    repeats = any(segment.compression_ratio > _MAX_COMPRESSION for segment in segments)
+        return True, MIN_LOGPROB
+    repeats = any(segment.compression_ratio > MAX_COMPRESSION for segment in segments)
     return not repeats, min(segment.avg_logprob for segment in segments)
 
 
