@@ -169,12 +169,19 @@ def test_a_loop_stays_once():
     loop = [segment(0.0, 1.0, " thank you", compression_ratio=9.0) for _ in range(30)]
     told = Told(lambda samples, options: loop)
     assert texts(Listener(told, Options("en"), "en").hear(window((0.5, 2.0)))) == [" thank you"]
-    words = tuple(Word(f" w{i}", i, i + 1.0, 0.5) for i in range(200))
+    spoken = [" well,", " la", *[" la"] * 99]
+    words = tuple(Word(word, i, i + 1.0, 0.5) for i, word in enumerate(spoken))
     inside = segment(0.0, 2.0, " well, la la" + " la" * 98, compression_ratio=9.0, words=words)
     told = Told(lambda samples, options: [inside])
     heard = Listener(told, Options("en"), "en").hear(window((0.5, 2.0)))
     assert texts(heard) == [" well, la"]
-    assert len(heard[0].segments[0].words) == 2
+    assert [word.word for word in heard[0].segments[0].words] == [" well,", " la"]
+    words = tuple(Word(letter, i, i + 1.0, 0.5) for i, letter in enumerate("ご覧" * 60))
+    inside = segment(0.0, 2.0, "ご覧" * 60, compression_ratio=9.0, words=words)
+    told = Told(lambda samples, options: [inside])
+    heard = Listener(told, Options("en"), "en").hear(window((0.5, 2.0)))
+    assert texts(heard) == ["ご覧"]
+    assert [word.word for word in heard[0].segments[0].words] == ["ご", "覧"]
 
 
 def test_repetition_that_fits_the_time_stays():

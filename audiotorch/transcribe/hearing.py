@@ -1,6 +1,7 @@
 """What is said in a window: in which language, and decoded again where Whisper went astray."""
 
 import dataclasses
+import itertools
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from audiotorch.transcribe.backends import (
     Options,
 )
 from audiotorch.transcribe.result import Segment, Word
-from audiotorch.transcribe.windows import Window
+from audiotorch.transcribe.windows import QUIET, Window
 
 __all__ = ["Heard", "Listener"]
 
@@ -224,7 +225,7 @@ def _at(said: _Said, window: Window, end: float) -> _Said:
 
 def _may_be_speech(segment: Segment, window: Window) -> bool:
     """Whether the gate heard anything while a segment was said, or near it."""
-    return window.loudest(segment.start - _LEEWAY, segment.end + _LEEWAY) >= 0.15
+    return window.loudest(segment.start - _LEEWAY, segment.end + _LEEWAY) >= QUIET
 
 
 def _failed(segments: Sequence[Segment]) -> bool:
@@ -282,6 +283,8 @@ def _without_loops(segments: list[Segment], window: Window) -> list[Segment]:
         if kept and segment.text.strip() == kept[-1].text.strip():
             continue
         text = _LOOP.sub(r"\1", segment.text)
-        n_words = len(text.split())
-        kept.append(dataclasses.replace(segment, text=text, words=segment.words[:n_words]))
+        # In languages without blanks, too, words joined are the text.
+        ends = itertools.accumulate(len(word.word) for word in segment.words)
+        words = tuple(w for w, end in zip(segment.words, ends, strict=True) if end <= len(text))
+        kept.append(dataclasses.replace(segment, text=text, words=words))
     return kept

@@ -9,15 +9,16 @@ from torch import Tensor
 from audiotorch.transcribe.backends import SAMPLE_RATE
 from audiotorch.transcribe.voice import FRAME, THRESHOLD, Gate, has_speech, speech_seconds
 
-__all__ = ["MAX_SAMPLES", "Window", "WindowCutter"]
+__all__ = ["MAX_SAMPLES", "QUIET", "Window", "WindowCutter"]
 
 MAX_SAMPLES = 30 * SAMPLE_RATE
 """What Whisper hears at a time."""
+QUIET = 0.15
+"""Probability of speech below which a frame surely holds none."""
 
 _PAUSE = 4.0  # seconds without speech that end a window
 _MARGIN = 1.0  # seconds of such a pause that stay at each side of speech
 _GAP = 0.2  # seconds of a gap between words
-_QUIET = 0.15  # probability of speech below which a frame surely holds none
 _FIRST_CUT, _BEST_CUT = 10.0, 20.0  # seconds after which a window without such a pause is cut
 _SILENT_PEAK, _QUIET_PEAK, _AUDIBLE_PEAK = 1e-4, 0.02, 0.1
 _CLEAR_GAP = 0.5  # seconds of a gap that is taken for one between sentences
@@ -228,7 +229,7 @@ class WindowCutter:
         """Frames of a long pause at the beginning, or of a beginning without any speech."""
         if self._gate is None:
             return 0
-        heard = (self._speech >= _QUIET).nonzero()
+        heard = (self._speech >= QUIET).nonzero()
         quiet = int(heard[0]) if len(heard) else len(self._speech)
         if quiet < _frames(_PAUSE):
             return 0
@@ -248,7 +249,7 @@ class WindowCutter:
     def _first_pause(self) -> int | None:
         """The frame at which the first long pause after speech begins, if that is in reach."""
         reach = MAX_SAMPLES // FRAME - _frames(_MARGIN)
-        for start, stop in _runs(self._speech < _QUIET):
+        for start, stop in _runs(self._speech < QUIET):
             if 0 < start <= reach and stop - start >= _frames(_PAUSE):
                 return start
         return None
