@@ -158,6 +158,8 @@ def test_a_window_tells_where_it_holds_speech():
     assert window.uncovered([]) == pytest.approx(6.4, abs=0.04)
     assert window.uncovered([(0.0, 5.0)]) == pytest.approx(3.2, abs=0.04)
     assert window.uncovered([(0.0, 20.0)]) == 0.0
+    (short,) = cut(torch.full((1700,), 0.5), gate=LevelGate())
+    assert short.speech_seconds == len(short.samples) / RATE
     bare = Window(0, samples, None)
     assert (bare.speech_end, bare.loudest(0.0, 1.0), bare.uncovered([])) == (None, 1.0, 0.0)
     assert (bare.pieces(2.5), bare.halves()) == ([bare], None)

@@ -13,6 +13,9 @@ from audiotorch.audio.files import find_audio
 from audiotorch.cli.arguments import Commands, add_device, add_sources, check_device, positive
 from audiotorch.cli.terminal import DONE, SOME_FAILED, Progress, complain, file_width
 from audiotorch.errors import AudioTorchError, ParameterError, printable
+from audiotorch.transcribe.backends import BACKENDS
+from audiotorch.transcribe.recording import CHANNELS, TASKS
+from audiotorch.transcribe.voice import GATES
 
 if TYPE_CHECKING:
     from audiotorch.transcribe.scoring import Reference
@@ -80,18 +83,18 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--model", default="base", help="a name of Whisper's, or the path of a checkpoint (base)"
     )
     parser.add_argument("--language", metavar="CODE", help="spoken language; default: as heard")
-    parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe")
+    parser.add_argument("--task", choices=TASKS, default="transcribe")
     parser.add_argument("--word-timestamps", action="store_true", help="times of words, too")
-    parser.add_argument("--backend", choices=("whisper", "faster-whisper"), default="whisper")
+    parser.add_argument("--backend", choices=BACKENDS, default="whisper")
     parser.add_argument(
         "--gate",
-        choices=("auto", "silero", "energy", "none"),
+        choices=GATES,
         default="auto",
         help="what leaves out windows without speech; default: silero if installed, else energy",
     )
     parser.add_argument(
         "--channels",
-        choices=("auto", "mix", "each"),
+        choices=CHANNELS,
         default="auto",
         help="average them, or each alone; auto: each where they have nothing in common (auto)",
     )

@@ -27,7 +27,7 @@ from audiotorch.transcribe.result import LanguageGuess, Transcript
 from audiotorch.transcribe.voice import open_gate
 from audiotorch.transcribe.windows import Window, WindowCutter
 
-__all__ = ["Speech", "Transcriber", "detect_language", "transcribe"]
+__all__ = ["CHANNELS", "TASKS", "Speech", "Transcriber", "detect_language", "transcribe"]
 
 Waveform = Tensor | npt.NDArray[Any]
 Speech = Source | Waveform | tuple[Waveform, int]
@@ -199,8 +199,7 @@ class Transcriber:
         heard = [found for voice in voices for found in voice.heard]
         language, probability = _main_language(heard)
         seconds = n_samples / SAMPLE_RATE
-        elapsed = time.perf_counter() - started
-        gated = open_gate(self._gate) is not None
+        gated = self._gate != "none"
         return Transcript(
             name,
             "".join(segment.text for segment in segments).strip(),
@@ -208,7 +207,7 @@ class Transcriber:
             probability,
             duration_seconds=seconds,
             speech_seconds=sum((found.speech_seconds for found in heard), 0.0) if gated else None,
-            real_time_factor=elapsed / seconds if seconds else 0.0,
+            real_time_factor=(time.perf_counter() - started) / seconds,
             task=self._options.task,
             model=self.backend.model,
             segments=tuple(segments),

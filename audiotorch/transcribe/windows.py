@@ -41,9 +41,9 @@ class Window:
     @property
     def speech_seconds(self) -> float:
         """How much of it is speech; all of it without a gate."""
-        if self.speech is None:
-            return len(self.samples) / SAMPLE_RATE
-        return speech_seconds(self.speech)
+        whole = len(self.samples) / SAMPLE_RATE
+        # The last frame is filled up.
+        return whole if self.speech is None else min(whole, speech_seconds(self.speech))
 
     @property
     def speech_end(self) -> float | None:
