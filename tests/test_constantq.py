@@ -198,10 +198,16 @@ def test_tuning_equals_librosa(rate, steps, recordings):
     module = Tuning(rate, **settings)
     for recording in recordings[::3]:
         clip = recording.samples[:40000].astype(np.float32)
-        expected = quietly(
-            lambda y, sr: librosa.estimate_tuning(y=y, sr=sr, **settings), clip, rate
+        # A pitch at the edge of two bins is in one or the other by the last bit of a logarithm,
+        # which numpy takes otherwise on other processors: float64 then says which is right.
+        single, double = (
+            quietly(lambda y, sr: librosa.estimate_tuning(y=y, sr=sr, **settings), samples, rate)
+            for samples in (clip, clip.astype(np.float64))
         )
-        assert float(module(torch.from_numpy(clip))) == pytest.approx(expected, abs=1e-6)
+        answer = float(module(torch.from_numpy(clip)))
+        assert min(abs(answer - single), abs(answer - double)) <= 1e-6
+        answer = float(module(torch.from_numpy(clip).double()))
+        assert answer == pytest.approx(double, abs=1e-6)
 
 
 def test_histogram_takes_an_odd_number_of_bins():

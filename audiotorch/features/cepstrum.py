@@ -59,13 +59,15 @@ class _Cepstrum(Feature):
 
     @torch.jit.unused
     def rounded(self, waveform: Tensor) -> npt.NDArray[np.float32]:
-        """Return coefficients of a float32 clip `(1, time)`, by scipy in float32 as librosa."""
+        """Return coefficients of a float32 clip `(1, time)`, by librosa's calls in float32."""
         from scipy.fft import dct
 
-        decibels = self.source
-        mel = decibels.source
-        db = decibels.derive(mel.derive(mel.source.compute(waveform)))[0].contiguous()
-        rows = dct(db.numpy(), type=self.dct_type, norm=self.dct_norm, axis=-2)
+        mel = self.source.source
+        bands = mel.derive(mel.source.compute(waveform))[0].contiguous().numpy()
+        # The last bit of logarithms is numpy's, which is another than torch's on some processors.
+        db = 10 * np.log10(np.maximum(1e-10, bands))
+        db = np.maximum(db, db.max() - 80)
+        rows = dct(db, type=self.dct_type, norm=self.dct_norm, axis=-2)
         lifted: npt.NDArray[np.float32] = (
             rows[: len(self.lift)] * self.lift.float()[:, None].numpy()
         )
