@@ -65,6 +65,15 @@ def n_calls(folder: Path) -> int:
 # --- lines ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("extensions", ["wav", ".WAV", ["wav"], iter([".oga", ".wav"])])
+def test_folders_are_searched_for_suffixes_however_spelt(clips, tmp_path, extensions):
+    os.rename(clips / "0.wav", clips / "0.WAV")
+    os.rename(clips / "1.wav", clips / "1.flac")
+    run(clips, tmp_path / "x.jsonl", extensions=extensions)
+    names = ["0.WAV", "2.wav", "3.wav", "4.wav", "5.wav"]
+    assert list(texts(tmp_path / "x.jsonl")) == [str(clips / name) for name in names]
+
+
 def test_each_file_has_the_line_that_its_transcript_makes(clips, tmp_path):
     out = tmp_path / "x.jsonl"
     told = []

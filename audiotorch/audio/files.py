@@ -1,7 +1,7 @@
 """Which recordings are meant: files as they are given, folders by what lies in them."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from audiotorch.audio.io import AUDIO_SUFFIXES
@@ -11,7 +11,7 @@ __all__ = ["find_audio"]
 
 
 def find_audio(
-    sources: Iterable[str | os.PathLike[str]], suffixes: Sequence[str] = AUDIO_SUFFIXES
+    sources: Iterable[str | os.PathLike[str]], suffixes: str | Iterable[str] = AUDIO_SUFFIXES
 ) -> list[str]:
     """Files as they are given, folders as the audio files in them at any depth, sorted.
 
@@ -19,24 +19,27 @@ def find_audio(
 
     Args:
         sources: files and folders.
-        suffixes: in lower case, of the files that folders are searched for.
+        suffixes: of the files that folders are searched for, in upper case or lower, with their dot
+            or without; or one alone.
 
     Raises:
         ParameterError: there is no file at all.
         OSError: a folder that cannot be listed.
     """
+    several = [suffixes] if isinstance(suffixes, str) else suffixes
+    ends = tuple(f".{suffix.lower().lstrip('.')}" for suffix in several)
     files: list[str] = []
     names = [os.fspath(source) for source in sources]
     for source in names:
         if os.path.isdir(source):
-            files.extend(sorted(_walk(source, tuple(suffixes))))
+            files.extend(sorted(_walk(source, ends)))
         else:
             files.append(source)
     if not files:
         named = ", ".join(map(repr, names))
         raise ParameterError(
             f"no audio files under {named}: give files, or a folder that holds some "
-            f"({' '.join(suffixes)})"
+            f"({' '.join(ends)})"
         )
     return files
 

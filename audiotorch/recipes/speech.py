@@ -81,9 +81,7 @@ def batch_transcribe_directory(
     """
     if not os.path.isdir(audio_dir):
         raise ParameterError(f"audio_dir={os.fspath(audio_dir)!r}: must be an existing folder")
-    several = [extensions] if isinstance(extensions, str) else extensions
-    suffixes = [f".{suffix.lower().removeprefix('.')}" for suffix in several]
-    files = find_audio([audio_dir], suffixes)
+    files = find_audio([audio_dir], extensions)
     for failure in transcribe_folder(files, output_jsonl, model=model_size).failures:
         warnings.warn(skipped(Path(failure.file), failure.error), stacklevel=2)
     records = {

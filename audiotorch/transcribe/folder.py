@@ -70,7 +70,7 @@ def transcribe_folder(
     formats: Sequence[str] = (),
     workers: int | None = None,
     resume: bool = True,
-    extensions: Iterable[str] | None = None,
+    extensions: str | Iterable[str] = AUDIO_SUFFIXES,
     advance: Callable[[int, float], object] = lambda count, seconds: None,
     **options: Any,
 ) -> FolderReport:
@@ -106,8 +106,8 @@ def transcribe_folder(
             and with CUDA.
         resume: `False` does all files again and leaves their lines alone in the output. What
             stood there before goes at the end, when the new lines are complete.
-        extensions: suffixes of the files that folders are searched for; `None` = of all audio
-            files.
+        extensions: suffixes of the files that folders are searched for, of all audio files if none
+            are given.
         advance: is told how many more files are done, and of how many seconds of audio.
         **options: others of `Transcriber`.
 
@@ -274,13 +274,10 @@ class _Texts:
 _LONGEST_NAME = 255  # bytes, in most file systems
 
 
-def _found(sources: Path_ | Iterable[Path_], extensions: Iterable[str] | None) -> list[str]:
+def _found(sources: Path_ | Iterable[Path_], extensions: str | Iterable[str]) -> list[str]:
     several = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    suffixes = AUDIO_SUFFIXES
-    if extensions is not None:
-        suffixes = tuple(f".{suffix.lower().lstrip('.')}" for suffix in extensions)
     # As paths: `./a.wav` and `a.wav` are one file.
-    return [os.fspath(Path(file)) for file in find_audio(several, suffixes)]
+    return [os.fspath(Path(file)) for file in find_audio(several, extensions)]
 
 
 def _check_workers(workers: int | None) -> None:
