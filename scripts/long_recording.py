@@ -149,8 +149,10 @@ def measure(folder: Path, hours: float, window: float, hop: float, repeats: int)
     sizes = ["--window", str(window), "--hop", str(hop)]
     command = ["-m", "audiotorch.cli"]
     table = folder / "features.parquet"
+    # Overwritten: the next repeat would skip what is done.
+    features = ["features", str(path), "--out", str(table), "--overwrite"]
     works = {
-        "features": [*command, "features", str(path), "--out", str(table), *sizes],
+        "features": [*command, *features, *sizes],
         "prediction": [*command, "predict", str(model), str(path), "--json", *sizes],
     }
     for work, arguments in works.items():
