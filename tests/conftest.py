@@ -40,22 +40,30 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+def one_line(text: str) -> str:
+    """What a command complains of, in one line and without a traceback."""
+    assert text.count("\n") == 1, text
+    assert "Traceback" not in text
+    return text
+
+
+def folder_of(variable: str, content: str) -> Path:
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} is not set: no {content}")
+    return Path(folder)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Where the real recordings lie."""
-    root = os.environ.get("AUDIOTORCH_DATA")
-    if not root:
-        pytest.skip("AUDIOTORCH_DATA is not set: no real recordings")
-    return Path(root)
+    return folder_of("AUDIOTORCH_DATA", "real recordings")
 
 
 @pytest.fixture(scope="session")
 def whisper_weights() -> Path:
     """Folder of Whisper's checkpoints `tiny.en.pt` and `base.pt`."""
-    folder = os.environ.get("AUDIOTORCH_WHISPER")
-    if not folder:
-        pytest.skip("AUDIOTORCH_WHISPER is not set: no Whisper checkpoints")
-    return Path(folder)
+    return folder_of("AUDIOTORCH_WHISPER", "Whisper checkpoints")
 
 
 def make_signals() -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import one_line
 
 from audiotorch.audio import windows
 from audiotorch.cli import main
@@ -55,12 +56,6 @@ def clips(tmp_path) -> Path:
         soundfile.write(folder / name, samples, rate, format=container)
     (folder / "deep" / "notes.txt").write_text("not audio")
     return folder
-
-
-def one_line(text: str) -> str:
-    assert text.count("\n") == 1, text
-    assert "Traceback" not in text
-    return text
 
 
 def test_predict_prints_a_table(run_folder, clips, capsys):

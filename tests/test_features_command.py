@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import one_line
+from conftest import table as listing
 
 from audiotorch import features
 from audiotorch.audio import load
@@ -98,12 +100,6 @@ def watch_decoding(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(pieces, "read_clip", watched)
     return decoded
-
-
-def one_line(text: str) -> str:
-    assert text.count("\n") == 1, text
-    assert "Traceback" not in text
-    return text
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -577,7 +573,6 @@ def test_progress_bar_is_for_terminals_only(folder, tmp_path, capsys, monkeypatc
 
 
 def test_real_recordings(data_root, tmp_path):
-    from conftest import table as listing
 
     rows = listing(data_root / "esc10" / "labels.csv")[::40]
     paths = [str(data_root / "esc10" / row["file"]) for row in rows]

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import one_line
 from fake_whisper import FakeWhisper, write_clip
 from test_transcribe_folder import read, texts, wait_for
 
@@ -37,12 +38,6 @@ def loaded(monkeypatch) -> list[dict]:
     monkeypatch.setattr(recording, "Transcriber", transcriber)
     monkeypatch.setattr(folder, "sensible_workers", lambda *_: 1)
     return asked
-
-
-def one_line(text: str) -> str:
-    assert text.count("\n") == 1, text
-    assert "Traceback" not in text
-    return text
 
 
 def test_texts_are_printed_under_their_files(loaded, clips, capsys):
