@@ -1,5 +1,6 @@
 """audiotorch: from audio files to deployed models, on torch tensors."""
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ from audiotorch.transcribe import (
 )
 
 if TYPE_CHECKING:
+    from audiotorch import plot
     from audiotorch.models.audio_features import AudioFeatures
 
 __version__ = _version("audiotorch")
@@ -79,6 +81,7 @@ __all__ = [
     "info",
     "load",
     "load_pipeline",
+    "plot",
     "predict",
     "save",
     "stream",
@@ -94,6 +97,8 @@ def __getattr__(name: str) -> Any:
         from audiotorch.models.audio_features import AudioFeatures
 
         return AudioFeatures
+    if name == "plot":
+        return _import_module("audiotorch.plot")
     raise AttributeError(f"module 'audiotorch' has no attribute {name!r}")
 
 

@@ -44,6 +44,8 @@ LEVELS = {
     "transcribe": 7,
     "training": 7,  # a run ends in exported files and figures
     "recipes": 8,
+    "report": 8,
+    "serve": 8,
     "bench": 9,
     "cli": 10,
 }

@@ -1,0 +1,104 @@
+"""Figures without a display, and what goes into every one: colours, names, files."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from audiotorch.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "NEUTRAL",
+    "RIGHT",
+    "WRONG",
+    "any_glyph",
+    "new_figure",
+    "pixels",
+    "plain",
+    "save_figure",
+    "short",
+]
+
+
+_NAME = 32  # letters of a name that are drawn
+RIGHT, WRONG, NEUTRAL = "#1b7f4b", "#c0392b", "#33475b"
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure that needs no display and leaves pyplot's state alone.
+
+    Args:
+        width: inches.
+        height: inches.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "pictures need matplotlib: pip install 'audiotorch[plot]'"
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def pixels(figure: "Figure") -> np.ndarray:
+    """Return a drawn figure as an image.
+
+    Args:
+        figure: from this file's functions.
+
+    Shape:
+        - Output: `(height, width, 3)`, uint8
+    """
+    canvas: Any = figure.canvas
+    with any_glyph():
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write a PNG that is complete or not there.
+
+    Args:
+        figure: from this file's functions.
+        path: the file; its folder is made when missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.tmp")
+    with any_glyph():
+        figure.savefig(partial, dpi=110, format="png")
+    os.replace(partial, path)
+
+
+@contextmanager
+def any_glyph() -> Iterator[None]:
+    """Let a name that the font cannot show be drawn as boxes, without a warning a letter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def short(name: str) -> str:
+    """A name on one line that leaves room for the picture."""
+    line = " ".join(name.split())
+    if len(line) > _NAME:
+        line = f"{line[: _NAME // 2]}\u2026{line[-(_NAME // 2) :]}"
+    return plain(line)
+
+
+def plain(text: str) -> str:
+    """A dollar sign in a name must not start a formula."""
+    return text.replace("$", r"\$")
