@@ -11,7 +11,7 @@ from audiotorch.errors import ParameterError
 from audiotorch.features import FEATURES, MFCC, ChromaSTFT
 from audiotorch.features.extractor import FeatureExtractor
 from audiotorch.plot.images import column_edges, draw_rows
-from audiotorch.plot.measures import COLUMNS, EXACT
+from audiotorch.plot.measures import COLUMNS, EXACT, Columns
 from audiotorch.plot.recording import Recording, Sound
 from audiotorch.plot.scales import mark_seconds
 from audiotorch.plot.sounds import on_axes
@@ -299,26 +299,26 @@ def _frames(recording: Recording, module: Callable[[Tensor], Tensor], hop_length
     """Compute a feature of a recording's average channel, frames pooled into columns."""
     n_frames = 1 + recording.n_samples // hop_length
     per_column = max(1, -(-n_frames // COLUMNS))
-    kept: list[np.ndarray] = []
+    kept = Columns(COLUMNS)
     rest: np.ndarray | None = None
     for piece in _pieces(recording, module, hop_length):
         joined = piece if rest is None else np.concatenate([rest, piece], axis=1)
         size = joined.shape[1] // per_column * per_column
-        rest = joined[:, size:]
+        rest = joined[:, size:].copy()
         if size:
-            kept.append(_pooled(joined[:, :size], per_column))
+            kept.add(_pooled(joined[:, :size], per_column))
     if rest is not None and rest.shape[1]:
-        kept.append(_pooled(rest, rest.shape[1]))
-    mean, low, high = np.concatenate(kept, axis=2)
+        kept.add(_pooled(rest, rest.shape[1]))
+    mean, low, high = kept.all().numpy()
     return _Frames(mean, low, high, per_column)
 
 
-def _pooled(frames: np.ndarray, per_column: int) -> np.ndarray:
+def _pooled(frames: np.ndarray, per_column: int) -> Tensor:
     """Mean, lowest and highest of each column, `(3, rows, columns)`."""
     cut = frames.reshape(len(frames), -1, per_column)
     # The mean of one is itself, to the last bit.
     mean = cut[..., 0] if per_column == 1 else cut.mean(axis=2)
-    return np.stack([mean, cut.min(axis=2), cut.max(axis=2)])
+    return torch.from_numpy(np.stack([mean, cut.min(axis=2), cut.max(axis=2)]))
 
 
 def _pieces(

@@ -13,7 +13,7 @@ from torch import Tensor
 from audiotorch.features import MelSpectrogram, Spectrogram
 from audiotorch.plot.recording import Recording
 
-__all__ = ["COLUMNS", "EXACT", "Density", "Envelope", "Measure", "Power", "gather"]
+__all__ = ["COLUMNS", "EXACT", "Columns", "Density", "Envelope", "Measure", "Power", "gather"]
 
 COLUMNS = 1024
 """A picture has no more columns than this, about as many as a screen shows."""
@@ -53,7 +53,7 @@ class Envelope:
         self.width = max(1, -(-n_samples // n_columns))
         self.n_samples = 0
         self._rest: Tensor | None = None
-        self._columns: list[Tensor] = []
+        self._columns = Columns(n_columns)
 
     def add(self, block: Tensor) -> None:
         """Take the next samples `(channels, time)`."""
@@ -63,18 +63,18 @@ class Envelope:
         whole = joined[:, : n_whole * self.width].unflatten(-1, (n_whole, self.width))
         self._rest = joined[:, n_whole * self.width :].clone()
         if n_whole:
-            self._columns.append(_extent(whole))
+            self._columns.add(_extent(whole))
 
     def finish(self) -> None:
         """Take what is left as the last column."""
         if self._rest is not None and self._rest.shape[-1]:
-            self._columns.append(_extent(self._rest.unsqueeze(1)))
+            self._columns.add(_extent(self._rest.unsqueeze(1)))
         self._rest = None
 
     @property
     def columns(self) -> np.ndarray:
         """Lowest, highest and root mean square, `(3, channels, columns)`."""
-        return torch.cat(self._columns, dim=-1).numpy()
+        return self._columns.all().numpy()
 
 
 class Power:
@@ -113,7 +113,7 @@ class Power:
         self._before: Tensor | None = None
         self._skip = 0
         self._frames: Tensor | None = None
-        self._columns: list[Tensor] = []
+        self._columns = Columns(n_columns)
 
     def add(self, block: Tensor) -> None:
         """Take the next samples `(channels, time)`."""
@@ -136,13 +136,13 @@ class Power:
         if self._before is not None:
             self.add(self._before.new_zeros(1, self.n_fft // 2))
         if self._frames is not None and self._frames.shape[-1]:
-            self._columns.append(self._frames.mean(dim=-1, keepdim=True))
+            self._columns.add(self._frames.mean(dim=-1, keepdim=True))
         self._frames = None
 
     @property
     def columns(self) -> np.ndarray:
         """Power, `(rows, columns)`."""
-        return torch.cat(self._columns, dim=-1).numpy()
+        return self._columns.all().numpy()
 
     def mel(self, n_mels: int) -> np.ndarray:
         """Return the mel spectrogram `(n_mels, columns)` of what was measured as a spectrogram.
@@ -154,7 +154,7 @@ class Power:
         """
         settings: dict[str, Any] = {"n_mels": n_mels, "center": False}
         module = MelSpectrogram(self.sample_rate, self.n_fft, self.hop_length, **settings)
-        return module.derive(torch.cat(self._columns, dim=-1)[None])[0].numpy()
+        return module.derive(self._columns.all()[None])[0].numpy()
 
     def _pool(self, power: Tensor) -> None:
         joined = power if self._frames is None else torch.cat([self._frames, power], dim=-1)
@@ -163,7 +163,7 @@ class Power:
         self._frames = joined[:, size:].clone()
         if n_whole:
             whole = joined[:, :size].unflatten(-1, (n_whole, self.per_column))
-            self._columns.append(whole.mean(dim=-1))
+            self._columns.add(whole.mean(dim=-1))
 
 
 class Density:
@@ -245,6 +245,39 @@ def gather(recording: Recording, measures: Iterable[Measure]) -> None:
             measure.add(block)
     for measure in chosen:
         measure.finish()
+
+
+class Columns:
+    """Columns in one piece of memory.
+
+    Small pieces, kept each, would come to lie between the blocks, and the gaps that these leave
+    would fit no other: hundreds of MB an hour.
+
+    Args:
+        capacity: columns, about; where more come, the room is doubled.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity + 1
+        self._n = 0
+        self._room: Tensor | None = None
+
+    def add(self, columns: Tensor) -> None:
+        """Take the next columns, `(..., n)`."""
+        end = self._n + columns.shape[-1]
+        if self._room is None or end > self._room.shape[-1]:
+            self._capacity = max(end, self._capacity if self._room is None else 2 * end)
+            room = columns.new_zeros(*columns.shape[:-1], self._capacity)
+            if self._room is not None:
+                room[..., : self._n] = self._room[..., : self._n]
+            self._room = room
+        self._room[..., self._n : end] = columns
+        self._n = end
+
+    def all(self) -> Tensor:
+        """Return what was taken, `(..., columns)`."""
+        assert self._room is not None
+        return self._room[..., : self._n]
 
 
 def _extent(columns: Tensor) -> Tensor:

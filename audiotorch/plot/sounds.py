@@ -314,6 +314,7 @@ def _mark_lanes(axes: "Axes", n_lanes: int, n_channels: int, limit: float) -> No
             axes.text(
                 0.004, -2 * limit * lane + 0.95 * limit, name, fontsize=8, va="top", color="0.25",
                 transform=axes.get_yaxis_transform(),
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
             )  # fmt: skip
     elif n_channels > 1:
         axes.set_ylabel(f"amplitude, {n_channels} channels")
