@@ -3,7 +3,7 @@
 from audiotorch.plot.curves import chroma, feature_over_time, mfcc
 from audiotorch.plot.density import power_spectral_density
 from audiotorch.plot.figure import new_figure, pixels, save_figure
-from audiotorch.plot.overview import compare, overview
+from audiotorch.plot.panels import compare, overview
 from audiotorch.plot.reasons import (
     detection,
     importance_bars,
