@@ -12,7 +12,7 @@ import torch
 from matplotlib.collections import QuadMesh
 
 import audiotorch as at
-from audiotorch.errors import AudioTorchError, DecodeError, ParameterError, TruncationWarning
+from audiotorch.errors import DecodeError, ParameterError, TruncationWarning
 from audiotorch.features.extractor import FEATURES
 from audiotorch.plot import (
     chroma,
@@ -388,7 +388,7 @@ def test_comparison_has_one_scale():
 
 @pytest.mark.parametrize("draw", ALL)
 def test_any_source_gives_the_same_picture(draw, tmp_path):
-    samples = noise(seconds=0.7)
+    samples = noise(seconds=0.3)
     path = tmp_path / "\U0001f600 <script>'$\".wav"
     path.write_bytes(wav(samples))
 
@@ -425,13 +425,12 @@ def test_any_source_gives_the_same_picture(draw, tmp_path):
     ],
     ids=["one", "three", "silence", "8k", "192k", "stereo", "double"],
 )
-def test_odd_sounds_are_drawn_or_refused_in_a_line(draw, samples, rate):
-    try:
-        drawn = draw(samples, rate)
-    except AudioTorchError as error:
-        assert "\n" not in str(error)
-        assert len(samples) <= 3, error
-        return
+def test_odd_sounds_are_drawn(draw, samples, rate):
+    if draw is feature_over_time and rate == 192000:
+        with pytest.raises(ParameterError, match="n_fft") as caught:
+            draw(samples, rate, "mfcc")
+        assert "\n" not in str(caught.value)
+    drawn = draw(samples, rate)
     figure = getattr(drawn, "figure", drawn)
     assert pixels(figure).std() > 5
 
@@ -505,7 +504,7 @@ class Spy:
 
 
 def test_nothing_as_long_as_the_recording_is_held(tmp_path):
-    seconds, rate = 240, 44100
+    seconds, rate = 90, 44100
     path = tmp_path / "long.wav"
     soundfile.write(path, noise(rate, seconds, 2).T, rate)
     recording = Recording(path)
@@ -527,7 +526,7 @@ def test_nothing_as_long_as_the_recording_is_held(tmp_path):
     gather(recording, [spy, power, envelope, density])
     assert sum(spy.sizes) == 2 * seconds * rate
     assert max(spy.sizes) <= 1 << 20
-    assert max(held) < 1 << 21  # bytes; the recording's samples have 85 MB
+    assert max(held) < 1 << 21  # bytes; the recording's samples have 32 MB
     assert power.columns.shape[1] <= COLUMNS
     assert envelope.columns.shape[2] <= 2 * COLUMNS
 

@@ -19,6 +19,7 @@ __all__ = ["Peak", "draw_density", "name_peaks", "power_spectral_density", "spec
 _PROMINENT_DB = 6.0
 _TONAL_DB = 10.0
 _TONAL_BINS = 3.0  # a Hann window draws a pure tone 2 bins wide 6 dB below its top
+_SIGMAS = 5.0  # above what lies around; the mean of n segments of noise varies by 4.34/sqrt(n) dB
 _FLOOR = 1e-20  # of density: 200 dB below full scale
 
 
@@ -124,6 +125,8 @@ def spectral_peaks(density: Density, n_peaks: int = 5) -> list[Peak]:
         left, top, right = db[i - 1 : i + 2]
         shift = 0.5 * (left - right) / min(left - 2 * top + right, -1e-12)
         frequency = (i + float(np.clip(shift, -0.5, 0.5))) * bin_hz
+        if db[i] < _level_around(db, i) + _SIGMAS * 4.34 / np.sqrt(density.n_segments):
+            continue
         # The width where the level has fallen by 6 dB.
         edge = (prominences[k : k + 1], np.array([0]), np.array([len(db) - 1]))
         share = min(6.0 / float(prominences[k]), 1.0)
@@ -216,6 +219,12 @@ def name_peaks(axes: "Axes", scale: str, peaks: list[tuple[str, Peak]]) -> None:
             arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.4, "linewidth": 0.8},
         )  # fmt: skip
         axes.plot([peak.frequency], [peak.db], marker="o", markersize=4, color=colour)
+
+
+def _level_around(db: np.ndarray, i: int) -> float:
+    """Median level half an octave to both sides of a bin."""
+    reach = max(8.0, 0.41 * i)
+    return float(np.median(db[max(2, int(i - reach)) : int(i + reach) + 1]))
 
 
 def _decibels(power: np.ndarray) -> np.ndarray:

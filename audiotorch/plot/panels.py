@@ -9,7 +9,7 @@ from audiotorch.features.filters import mel_frequencies
 from audiotorch.plot.density import draw_density, name_peaks, spectral_peaks
 from audiotorch.plot.figure import new_figure, short
 from audiotorch.plot.images import bin_edges, column_edges, draw_bins, mel_edges
-from audiotorch.plot.measures import Density, Envelope, Power, gather
+from audiotorch.plot.measures import Density, Envelope, Power, frame_sizes, gather
 from audiotorch.plot.recording import Recording, Sound
 from audiotorch.plot.scales import mark_seconds
 from audiotorch.plot.sounds import draw_envelope
@@ -148,7 +148,7 @@ def _measure(recording: Recording) -> _Measured:
     measured = _Measured(
         recording,
         Envelope(recording.n_samples),
-        Power(recording),
+        Power(recording, *frame_sizes(recording.sample_rate, None, None)),
         Density(recording),
     )
     gather(recording, [measured.envelope, measured.power, measured.density])
