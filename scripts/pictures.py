@@ -70,12 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: names; None takes those of the process.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", choices=[[], *DRAWINGS], help="all by default")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="all by default")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder (docs/images)")
     options = parser.parse_args(argv)
     data = os.environ.get("AUDIOTORCH_DATA")
     if not data:
         parser.error("AUDIOTORCH_DATA is not set: it names the folder of real recordings")
+    if unknown := [name for name in options.names if name not in DRAWINGS]:
+        parser.error(f"{unknown[0]}: must be one of {', '.join(DRAWINGS)}")
     status = 0
     for name in options.names or DRAWINGS:
         size = write(DRAWINGS[name](Path(data)), options.out / f"{name}.png")
