@@ -12,13 +12,16 @@ import numpy as np
 from audiotorch.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
     "NEUTRAL",
+    "PALETTE",
     "RIGHT",
     "WRONG",
     "any_glyph",
+    "axes_for",
     "new_figure",
     "pixels",
     "plain",
@@ -29,6 +32,11 @@ __all__ = [
 
 _NAME = 32  # letters of a name that are drawn
 RIGHT, WRONG, NEUTRAL = "#1b7f4b", "#c0392b", "#33475b"
+# Okabe and Ito's, told apart by colour-blind people too; yellow, faint on white, and black last.
+PALETTE = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"),
+    *("#f0e442", "#000000"),
+)
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -51,6 +59,17 @@ def new_figure(width: float, height: float) -> "Figure":
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def axes_for(ax: "Axes | None", width: float, height: float) -> "Axes":
+    """The axes to draw on: those given, else the only ones of a new figure.
+
+    Args:
+        ax: given by the caller, or None.
+        width: inches of the new figure.
+        height: inches of the new figure.
+    """
+    return new_figure(width, height).add_subplot() if ax is None else ax
 
 
 def pixels(figure: "Figure") -> np.ndarray:
@@ -100,5 +119,5 @@ def short(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A dollar sign in a name must not start a formula."""
-    return text.replace("$", r"\$")
+    """A dollar sign in a name must not start a formula; half a surrogate pair cannot be drawn."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
