@@ -170,7 +170,7 @@ def _write_counts(
         if two_lines:
             text += f"\n{shares[row, column]:.0%}"
         colour = "white" if depth[row, column] > 0.55 else "black"
-        place = {"ha": "center", "va": "center", "linespacing": 1.1}
+        place: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.1}
         axes.text(column, row, text, color=colour, fontsize=size, **place)
 
 
@@ -198,7 +198,7 @@ def _list_confused(axes: "Axes", matrix: np.ndarray, names: list[str], own: bool
         lines = ["nothing is confused"]
     if own:
         text = "\n".join(["confused most often", *lines])
-        place = {"ha": "left", "va": "top", "linespacing": 1.5, "fontsize": 8}
+        place: dict[str, Any] = {"ha": "left", "va": "top", "linespacing": 1.5, "fontsize": 8}
         # Beyond the bar of colours, which stands in the lower three quarters.
         axes.annotate(text, (1.0, 1.0), (70, 0), "axes fraction", "offset points", **place)
     else:

@@ -9,7 +9,7 @@ import numpy as np
 
 from audiotorch.errors import ParameterError
 from audiotorch.plot.answered import as_array
-from audiotorch.plot.events import RunCurves, read_curves
+from audiotorch.plot.events import read_curves
 from audiotorch.plot.figure import NEUTRAL, PALETTE, axes_for, new_figure, plain, short
 
 if TYPE_CHECKING:

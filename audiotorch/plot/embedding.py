@@ -47,8 +47,8 @@ def embedding(
             and distances mean nothing.
         standardize: divide each number by its standard deviation first; None does so with features,
             each of which has its own unit.
-        max_points: of more vectors so many are drawn at random, and the picture says so; None: 50,000
-            by `pca`, 2,000 by `tsne`.
+        max_points: of more vectors so many are drawn at random, and the picture says so; None:
+            50,000 by `pca`, 2,000 by `tsne`.
         seed: of that choice, and of `tsne`.
         ax: where to draw; None makes a figure.
         title: stands above it.

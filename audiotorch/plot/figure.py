@@ -13,7 +13,7 @@ from audiotorch.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = [
     "NEUTRAL",
@@ -72,11 +72,11 @@ def axes_for(ax: "Axes | None", width: float, height: float) -> "Axes":
     return new_figure(width, height).add_subplot() if ax is None else ax
 
 
-def pixels(figure: "Figure") -> np.ndarray:
+def pixels(figure: "Figure | SubFigure") -> np.ndarray:
     """Return a drawn figure as an image.
 
     Args:
-        figure: from this file's functions.
+        figure: from this package's functions, of axes `axes.figure`.
 
     Shape:
         - Output: `(height, width, 3)`, uint8
@@ -87,18 +87,19 @@ def pixels(figure: "Figure") -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_figure(figure: "Figure", path: str | Path) -> None:
+def save_figure(figure: "Figure | SubFigure", path: str | Path) -> None:
     """Write a PNG that is complete or not there.
 
     Args:
-        figure: from this file's functions.
+        figure: from this package's functions, of axes `axes.figure`.
         path: the file; its folder is made when missing.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.tmp")
+    whole: Any = figure
     with any_glyph():
-        figure.savefig(partial, dpi=110, format="png")
+        whole.savefig(partial, dpi=110, format="png")
     os.replace(partial, path)
 
 

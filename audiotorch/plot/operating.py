@@ -146,13 +146,12 @@ def _draw_detector(
 def _draw_points(axes: "Axes", found: "Detection", handles: list[Any], names: list[str]) -> None:
     """Mark what each threshold finds, and what it reports wrongly."""
     for i, (name, point) in enumerate(found.thresholds.items()):
+        # None where one kind of clips is missing, and then nothing is drawn at all.
+        x, y = point.false_alarm_rate or 0.0, point.recall or 0.0
         marker, colour = _MARKERS[i % len(_MARKERS)], (PALETTE[4], PALETTE[1], PALETTE[3])[i % 3]
-        place = [point.false_alarm_rate], [point.recall]
         style: dict[str, Any] = {"s": 60, "edgecolor": "black", "zorder": 4, "clip_on": False}
-        handles.append(axes.scatter(*place, marker=marker, color=colour, **style))
-        names.append(
-            f"{short(name)}: finds {point.recall:.0%},\nfalse alarms {point.false_alarm_rate:.1%}"
-        )
+        handles.append(axes.scatter(x, y, marker=marker, color=colour, **style))
+        names.append(f"{short(name)}: finds {y:.0%},\nfalse alarms {x:.1%}")
 
 
 def _draw_classes(
@@ -205,7 +204,7 @@ def _left_out(names: Sequence[str], counts: np.ndarray, n: int) -> list[str]:
     """Say which classes have no curve, and why."""
     lines = []
     for reason, mask in (("no clip of", counts == 0), ("all clips are", counts == n)):
-        without = [names[k] for k in np.flatnonzero(mask)]
+        without = [name for name, there in zip(names, mask, strict=True) if there]
         if without:
             more = f" and {len(without) - 3} more" if len(without) > 3 else ""
             lines.append(f"no curve, {reason}: {', '.join(without[:3])}{more}")

@@ -19,6 +19,7 @@ __all__ = ["reliability", "score_histogram"]
 
 _MARKERS = "osD^vPX*"
 _STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
+_ANSWERED: tuple[str, ...] = ("cv", "cv_grouped", "val", "test")
 _ALARM = "#d55e00"
 _LOG_RATIO = 100.0  # of scores, beyond which equal steps would show one pile and a far dot
 
@@ -123,7 +124,7 @@ def score_histogram(
         colour = _ALARM if "anomal" in name else (PALETTE[:4] + PALETTE[5:])[i % 7]
         held = np.clip(values, edges[0], edges[-1])
         share = np.histogram(held, edges)[0] / max(len(values), 1)
-        style = {"facecolor": (colour, 0.3), "edgecolor": colour, "linewidth": 1.3}
+        style: dict[str, Any] = {"facecolor": (colour, 0.3), "edgecolor": colour, "linewidth": 1.3}
         handles.append(axes.stairs(share, edges, fill=True, **style))
         n_infinite = int(np.isinf(values).sum())
         names.append(
@@ -140,10 +141,9 @@ def _pairs(data: Any, targets: Any, part: str | None) -> dict[str, Any]:
     """What to draw by name: bins, or pairs of probabilities and targets."""
     if is_source(data):
         table = answers_of(data, detector=False)
-        names = [
-            name for name in ("cv", "cv_grouped", "val", "test") if name in table.parts_present
-        ]
-        names = [chosen_part(table, part)[0]] if part is not None or not names else names
+        names = [name for name in _ANSWERED if name in table.parts_present]
+        if part is not None or not names:
+            names = [chosen_part(table, part)[0]]
         chosen = {name: table.part(name) for name in names}
         return {of_part(name): (t.probabilities, t.targets) for name, t in chosen.items()}
     if isinstance(data, Mapping):

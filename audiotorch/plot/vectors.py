@@ -92,7 +92,7 @@ def _of_run(folder: Path) -> Vectors:
         raise ParameterError(
             f"{folder}: its tb/ holds no embeddings; train a network, or give a table of features"
         )
-    from google.protobuf import text_format
+    from google.protobuf import text_format  # type: ignore[import-untyped]
     from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
     config = text_format.Parse(found[-1].read_text(encoding="utf-8"), ProjectorConfig())
