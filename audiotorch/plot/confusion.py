@@ -16,7 +16,7 @@ from audiotorch.plot.answered import (
     is_source,
     of_part,
 )
-from audiotorch.plot.figure import axes_for, plain, short
+from audiotorch.plot.figure import axes_for, new_figure, plain, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ __all__ = ["confusion_matrix"]
 _SIDE = 8.0  # inches that the cells of a figure take at most
 _LETTER = 0.6  # width of a letter, in sizes of the font
 _LEAST_FONT = 6.0  # points that can still be read
-_LISTED = 15  # pairs
+_LISTED, _LIST_SIZE = 20, 8.0  # pairs, and points of their font
 
 
 class _Layout(NamedTuple):
@@ -71,18 +71,18 @@ def confusion_matrix(
             NaN, labels of another number, or a detector without a threshold.
     """
     matrix, names, told = _counts(data, labels, part)
-    layout, axes = _laid_out(ax, matrix, names)
+    title = title or told
+    layout, axes, beside = _laid_out(ax, matrix, names, bool(title))
     totals = matrix.sum(axis=1, keepdims=True)
     shares = matrix / np.where(totals > 0, totals, 1)
-    _draw_cells(axes, shares if normalize else matrix, layout, normalize)
+    _draw_cells(axes, shares if normalize else matrix, layout, normalize, beside)
     if layout.numbered:
         _write_counts(axes, matrix, shares, layout, normalize)
     _write_names(axes, names, layout)
-    axes.set(ylabel="true class")
-    axes.set_xlabel("answer")
+    axes.set(ylabel="true class", xlabel="answer")
     if not layout.numbered:
-        _list_confused(axes, matrix, names, own=ax is None)
-    axes.set_title(plain(title or told), fontsize=11)
+        _list_confused(axes, matrix, names, beside)
+    axes.set_title(plain(title), fontsize=11)
     return axes
 
 
@@ -128,8 +128,10 @@ def _answers(table: AnswerTable) -> tuple[np.ndarray, tuple[str, ...]]:
     return (table.answers == "anomaly").astype(int), ("normal", "anomaly")
 
 
-def _laid_out(ax: "Axes | None", matrix: np.ndarray, names: list[str]) -> tuple[_Layout, "Axes"]:
-    """Make room for the classes, or see how much there is."""
+def _laid_out(
+    ax: "Axes | None", matrix: np.ndarray, names: list[str], has_title: bool
+) -> tuple[_Layout, "Axes", "Axes | None"]:
+    """Make room for the classes, or see how much there is; and room beside them for words."""
     n, longest = len(names), max(map(len, names))
     side = min(max(0.55 * n, 1.8), _SIDE)
     if ax is not None:
@@ -142,20 +144,33 @@ def _laid_out(ax: "Axes | None", matrix: np.ndarray, names: list[str]) -> tuple[
     tick_size = min(max(0.8 * cell, 7.0), 10.0)
     layout = _Layout(cell, count_size, tick_size, math.ceil(1.2 * tick_size / cell))
     margin = 0.6 + _LETTER * tick_size * longest / 72
-    beside = 0.0 if layout.numbered else 1.2 + 2 * _LETTER * 8 * min(longest, 20) / 72
-    return layout, axes_for(ax, side + margin + beside, side + margin + 0.3)
+    height = side + margin + 0.3 * has_title
+    if ax is not None or layout.numbered:
+        return layout, axes_for(ax, side + margin, height), None
+    width = 1.2 + 2 * _LETTER * _LIST_SIZE * longest / 72
+    figure = new_figure(side + margin + width, height)
+    axes, beside = figure.subplots(1, 2, width_ratios=[side + margin, width])
+    beside.set_axis_off()
+    return layout, axes, beside
 
 
-def _draw_cells(axes: "Axes", values: np.ndarray, layout: _Layout, normalize: bool) -> None:
+def _draw_cells(
+    axes: "Axes", values: np.ndarray, layout: _Layout, normalize: bool, beside: "Axes | None"
+) -> None:
     from matplotlib.colors import PowerNorm
 
     top = 1.0 if normalize else max(float(values.max()), 1.0)
     # Of many classes what is wrong is spread over many cells, each of them pale.
     norm = PowerNorm(1.0 if layout.numbered else 0.5, 0.0, top)
     drawn = axes.imshow(values, cmap="Blues", norm=norm)
-    if not layout.numbered:
-        label = "share of the true class" if normalize else "clips"
+    if layout.numbered:
+        return
+    label = "share of the true class" if normalize else "clips"
+    if beside is None:
         axes.figure.colorbar(drawn, ax=axes, label=label, shrink=0.5, aspect=25)
+    else:
+        place = beside.inset_axes((0.0, 0.08, 0.7, 0.025))
+        axes.figure.colorbar(drawn, cax=place, label=label, orientation="horizontal")
 
 
 def _write_counts(
@@ -172,6 +187,9 @@ def _write_counts(
         colour = "white" if depth[row, column] > 0.55 else "black"
         place: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.1}
         axes.text(column, row, text, color=colour, fontsize=size, **place)
+    for row in np.flatnonzero(matrix.sum(axis=1) == 0):
+        middle = (matrix.shape[1] - 1) / 2
+        axes.text(middle, row, "no clips", ha="center", va="center", color="grey", fontsize=size)
 
 
 def _write_names(axes: "Axes", names: list[str], layout: _Layout) -> None:
@@ -184,8 +202,10 @@ def _write_names(axes: "Axes", names: list[str], layout: _Layout) -> None:
     axes.set_yticks(list(places), shown, fontsize=size)
 
 
-def _list_confused(axes: "Axes", matrix: np.ndarray, names: list[str], own: bool) -> None:
-    """Name the pairs with most clips, beside a figure of its own, else the first one below."""
+def _list_confused(
+    axes: "Axes", matrix: np.ndarray, names: list[str], beside: "Axes | None"
+) -> None:
+    """Name the pairs with most clips where there is room for them, else the first one below."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_LISTED]
@@ -196,13 +216,12 @@ def _list_confused(axes: "Axes", matrix: np.ndarray, names: list[str], own: bool
             lines.append(f"{names[row]} \u2192 {names[column]}:  {n} of {total}")
     if not lines:
         lines = ["nothing is confused"]
-    if own:
-        text = "\n".join(["confused most often", *lines])
-        place: dict[str, Any] = {"ha": "left", "va": "top", "linespacing": 1.5, "fontsize": 8}
-        # Beyond the bar of colours, which stands in the lower three quarters.
-        axes.annotate(text, (1.0, 1.0), (70, 0), "axes fraction", "offset points", **place)
-    else:
+    if beside is None:
         axes.set_xlabel(f"answer\n(most often {lines[0]})")
+    else:
+        beside.set_title("confused most often", loc="left", fontsize=11)
+        place: dict[str, Any] = {"ha": "left", "va": "top", "linespacing": 1.6}
+        beside.text(0.0, 0.98, "\n".join(lines), fontsize=_LIST_SIZE, **place)
 
 
 def _number(value: float) -> str:
