@@ -71,10 +71,10 @@ def reliability(
             below.stairs(share, bins.edges, color=colour, linewidth=1.4)
     names = [f"{short(name)}: ECE {error:.3f}" for name, (_, error) in curves.items()]
     # Dots of many clips would fill the legend.
-    legend = ax.legend(handles, ["calibrated", *names], loc="upper left", frameon=False, fontsize=9)
+    legend = ax.legend(handles, ["calibrated", *names], loc="best", fontsize=9)
     for handle in legend.legend_handles[1:]:
         handle.set_sizes([30])  # type: ignore[union-attr]
-    ax.set(ylabel="share of right answers", xlim=(0, 1.02), ylim=(0, 1.02))
+    ax.set(ylabel="share of right answers", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     (below or ax).set_xlabel("confidence")
     if below is not None:
         below.set(ylabel="share\nof the clips", ylim=(0, None))
