@@ -118,6 +118,8 @@ def score_histogram(
         raise ParameterError("thresholds: must be numbers; leave out those that are NaN")
     axes = axes_for(ax, 7.0, 3.8)
     edges = _edges(np.concatenate(list(parts.values())), limits)
+    if not np.allclose(np.diff(edges), edges[1] - edges[0]):
+        axes.set_xscale("log")
     handles: list[Any] = []
     names: list[str] = []
     for i, (name, values) in enumerate(parts.items()):
