@@ -7,7 +7,7 @@ import numpy as np
 from audiotorch.errors import ParameterError
 from audiotorch.features.feature import check_positive
 from audiotorch.features.filters import mel_frequencies
-from audiotorch.plot.figure import NEUTRAL, plain
+from audiotorch.plot.figure import NEUTRAL, axes_for, plain
 from audiotorch.plot.images import TO_MAXIMUM, bin_edges, column_edges, draw_bins, mel_edges
 from audiotorch.plot.measures import Envelope, Power, gather
 from audiotorch.plot.recording import Recording, Sound
