@@ -13,6 +13,7 @@ from audiotorch.cli.detect import add_detect
 from audiotorch.cli.export import add_export
 from audiotorch.cli.features import add_features
 from audiotorch.cli.info import add_info
+from audiotorch.cli.plot import add_plot
 from audiotorch.cli.predict import add_predict
 from audiotorch.cli.terminal import (
     DONE,
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_info(commands)
     add_check(commands)
+    add_plot(commands)
     add_features(commands)
     commands.add_parser(
         "train", help="train a model; takes Hydra overrides: audiotorch train data.root=clips"
