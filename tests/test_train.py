@@ -18,6 +18,7 @@ from audiotorch.errors import DecodeError, ParameterError
 from audiotorch.export import load_pipeline, read_metadata
 from audiotorch.models import MLP, Ensemble
 from audiotorch.pipeline import predict
+from audiotorch.training.board import flatten
 from audiotorch.training.build import build, config_dir
 from audiotorch.training.checkpoint import (
     _head,
@@ -27,7 +28,6 @@ from audiotorch.training.checkpoint import (
     read_checkpoint,
     take_weights,
 )
-from audiotorch.training.drawings import flatten
 from audiotorch.training.tasks import ClassificationTask
 from audiotorch.training.train import main, train
 
