@@ -56,7 +56,9 @@ def board_writer(trainer: L.Trainer) -> Any:
 
 
 def write_picture(writer: Any, tag: str, figure: "Figure", step: int = 0) -> None:
-    """Show a figure, as a PNG of 256 colours: a third of the size, and the eye sees no difference.
+    """Show a figure, in 256 colours and with the pixels of its pictures as they are.
+
+    Nobody sees it, and it takes a sixth of the room.
 
     Args:
         writer: TensorBoard's.
@@ -64,26 +66,28 @@ def write_picture(writer: Any, tag: str, figure: "Figure", step: int = 0) -> Non
         figure: is drawn.
         step: of the training.
     """
+    from matplotlib.image import AxesImage
     from PIL import Image
     from tensorboard.compat.proto.summary_pb2 import Summary
 
+    for shown in figure.findobj(AxesImage):
+        shown.set_interpolation("nearest")
     picture = Image.fromarray(pixels(figure)).quantize(256, dither=Image.Dither.NONE)
     file = io.BytesIO()
     picture.save(file, "png", optimize=True)
-    shown = Summary.Image(
+    image = Summary.Image(
         height=picture.height,
         width=picture.width,
         colorspace=3,
         encoded_image_string=file.getvalue(),
     )
-    _write(writer, Summary(value=[Summary.Value(tag=printable(tag), image=shown)]), step)
+    _write(writer, Summary(value=[Summary.Value(tag=printable(tag), image=image)]), step)
 
 
 def write_sound(writer: Any, tag: str, clip: Tensor, sample_rate: int, step: int = 0) -> None:
     """Let a clip be played, as loud as it can be.
 
-    In the form that TensorBoard itself has, not torch's `add_audio`, which shows an empty player
-    beside each sound.
+    In the form that TensorBoard itself has: of torch's `add_audio` it shows a second, empty player.
 
     Args:
         writer: TensorBoard's.
@@ -164,8 +168,15 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
         {'model': 'CNN', 'model.dropout': 0.2}
     """
     found = {}
-    for name, value in flatten(config).items():
-        if name.endswith("._partial_"):
+    flat = flatten(config)
+    for name, value in flat.items():
+        # What the data take over from elsewhere is told there.
+        origin = name.rpartition(".")[2]
+        copied = name.startswith("data.") and value in (
+            flat.get(f"features.{origin}"),
+            flat.get(origin),
+        )
+        if copied or name.endswith("._partial_"):
             continue
         if name.endswith("._target_"):
             name, value = name.removesuffix("._target_"), str(value).rpartition(".")[2]

@@ -42,8 +42,9 @@ __all__ = ["Drawings", "draw_answers", "draw_clip", "draw_network", "is_due"]
 log = logging.getLogger(__name__)
 
 # Drawings of a run: enough to see it change, few enough not to slow it down.
-_DRAWINGS = 5
-_HARDEST = 4
+_DRAWINGS = 4
+# Clips shown on the way, and at the end.
+_HARDEST, _HARDEST_FINAL = 3, 4
 # Samples of a clip to see and hear, on the way and at the end: a run stays at a few MB.
 _LIVE, _FINAL = 80_000, 200_000
 
@@ -123,7 +124,7 @@ def draw_answers(
         step: of the training.
     """
     losses = answers.losses
-    for rank, i in enumerate(np.argsort(-losses, kind="stable")[:_HARDEST].tolist(), start=1):
+    for rank, i in enumerate(np.argsort(-losses, kind="stable")[:_HARDEST_FINAL].tolist(), start=1):
         text = f"{_told(answers.truth[i], answers.answers[i])}, loss {losses[i]:.2f}"
         draw_clip(writer, f"{name}_hardest/{rank}", clips, i, text, step)
 
@@ -198,8 +199,9 @@ def draw_clip(
         shown = f"{start / rate:.2f} to {(start + len(part)) / rate:.2f} s of {shown}"
     path = Path(clips.clips[index].path)
     write_text_card(writer, tag, f"{text}\n{path.parent.name}/{path.name}, {shown}", step)
-    write_sound(writer, tag, part, rate, step)
-    write_picture(writer, tag, _clip_figure(part, rate, text), step)
+    # Of one tag, TensorBoard would take the picture for a sound as well.
+    write_sound(writer, f"{tag}/sound", part, rate, step)
+    write_picture(writer, f"{tag}/picture", _clip_figure(part, rate, text), step)
 
 
 def _clip_figure(clip: Tensor, sample_rate: int, title: str) -> "Figure":
