@@ -58,7 +58,7 @@ class AutoencoderDrawings(Callback):
                 continue
             for rank, image in enumerate(images[: self.n_clips], start=1):
                 figure = self._prediction(task, image, f"{name} {rank}")
-                tag = f"{name.replace(' ', '_')}/{rank}"
+                tag = f"reconstruction/{name.replace(' ', '_')}_{rank}"
                 write_picture(writer, tag, figure, step)
         finite = {name: row[np.isfinite(row)] for name, row in scores.items()}
         write_picture(writer, "scores", score_histogram(finite), step)
@@ -131,7 +131,7 @@ def draw_prediction(
         unit: of image and prediction.
         title: stands above it.
     """
-    figure = new_figure(7.0, 6.0)
+    figure = new_figure(5.0, 5.0)
     axes = figure.subplots(3, 1, sharex=True)
     low, high = np.percentile(image, [1, 99.8])
     top = max(float(np.percentile(error, 99.8)), 1e-6)

@@ -31,6 +31,8 @@ __all__ = [
     "write_text_card",
 ]
 
+_NO_SETTINGS = ("ckpt_path", "objective", "report")  # of the run, not of what it trains
+
 
 def board(run_dir: Path) -> TensorBoardLogger:
     """Return the logger of a run, which writes into its folder `tb`.
@@ -170,16 +172,14 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     flat = flatten(config)
     for name, value in flat.items():
+        section, _, key = name.rpartition(".")
         # What the data take over from elsewhere is told there.
-        origin = name.rpartition(".")[2]
-        copied = name.startswith("data.") and value in (
-            flat.get(f"features.{origin}"),
-            flat.get(origin),
-        )
-        if copied or name.endswith("._partial_"):
+        copied = name.startswith("data.") and value in (flat.get(f"features.{key}"), flat.get(key))
+        plain = key == "_target_" and section.partition(".")[0] in ("data", "pipeline", "trainer")
+        if copied or plain or key == "_partial_" or name in _NO_SETTINGS:
             continue
-        if name.endswith("._target_"):
-            name, value = name.removesuffix("._target_"), str(value).rpartition(".")[2]
+        if key == "_target_":
+            name, value = section, str(value).rpartition(".")[2]
         found[printable(name)] = printable(value) if isinstance(value, str) else value
     return found
 
