@@ -130,9 +130,12 @@ def test_answers_are_those_of_the_figures(finished: Path, machine: Path):
     assert roc_auc_score(test.targets, test.scores) == metrics["test/auc"]
     assert dict(table.thresholds) == {k: v["score"] for k, v in metrics["thresholds"].items()}
     alarm = metrics["test/thresholds"]["alarm"]
-    assert int(((test.answers == "anomaly") & (test.targets == 1)).sum()) == alarm["hits"]
+    assert int(((test.answers == "anomaly") & (test.targets == 1)).sum()) == alarm["n_detected"]
     assert set(test.truth[test.targets == 1]) == {"fault"}
-    assert all(Path(file).parent == machine / label for file, label in zip(test.files, test.truth))
+    assert all(
+        Path(file).parent == machine / label
+        for file, label in zip(test.files, test.truth, strict=True)
+    )
     data = parts(machine)
     assert table.part("held_back").files.tolist() == [str(c.path) for c in data.val_set.clips]
     module: Any = load_pipeline(finished / "model.ts")

@@ -141,7 +141,8 @@ def excerpt(clip: Tensor, n_samples: int) -> tuple[int, Tensor]:
     if len(clip) <= n_samples:
         return 0, clip
     energy = np.cumsum(np.square(clip.cpu().double().numpy()))
-    start = int(np.argmax(energy[n_samples:] - energy[:-n_samples])) + 1
+    energy = np.concatenate([[0.0], energy])
+    start = int(np.argmax(energy[n_samples:] - energy[:-n_samples]))
     return start, clip[start : start + n_samples]
 
 

@@ -198,7 +198,8 @@ def draw_clip(
     if len(part) < len(clip):
         shown = f"{start / rate:.2f} to {(start + len(part)) / rate:.2f} s of {shown}"
     path = Path(clips.clips[index].path)
-    write_text_card(writer, tag, f"{text}\n{path.parent.name}/{path.name}, {shown}", step)
+    told = [text, f"{path.parent.name}/{path.name}, {shown}"]
+    write_text_card(writer, tag, "\n".join(map(printable, told)), step)
     # Of one tag, TensorBoard would take the picture for a sound as well.
     write_sound(writer, f"{tag}/sound", part, rate, step)
     write_picture(writer, f"{tag}/picture", _clip_figure(part, rate, text), step)
