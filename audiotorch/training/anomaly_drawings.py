@@ -50,7 +50,7 @@ def draw_detector(
         for name, chosen in (("test, normal", ~anomalous), ("test, anomalies", anomalous)):
             if bool(chosen.any()):
                 parts[name] = scores["test"][chosen].numpy()
-    figure = score_histogram(parts, thresholds)
+    figure = score_histogram(parts, thresholds).figure
     save_figure(figure, folder / "scores.png")
     # Not the name of the pictures that an autoencoder's epochs have, at other steps.
     write_picture(writer, "final/scores", figure)

@@ -61,7 +61,7 @@ class AutoencoderDrawings(Callback):
                 tag = f"reconstruction/{name.replace(' ', '_')}_{rank}"
                 write_picture(writer, tag, figure, step)
         finite = {name: row[np.isfinite(row)] for name, row in scores.items()}
-        write_picture(writer, "scores", score_histogram(finite), step)
+        write_picture(writer, "scores", score_histogram(finite).figure, step)
         network.train(was_training)
 
     def _groups(self) -> dict[str, list[Tensor]]:

@@ -17,7 +17,7 @@ from audiotorch.errors import printable
 from audiotorch.plot import pixels
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = [
     "board",
@@ -57,7 +57,7 @@ def board_writer(trainer: L.Trainer) -> Any:
     return None
 
 
-def write_picture(writer: Any, tag: str, figure: "Figure", step: int = 0) -> None:
+def write_picture(writer: Any, tag: str, figure: "Figure | SubFigure", step: int = 0) -> None:
     """Show a figure, in 256 colours and with the pixels of its pictures as they are.
 
     Nobody sees it, and it takes a sixth of the room.

@@ -9,16 +9,16 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from audiotorch.answers import AnswerTable
 from audiotorch.data.datamodule import AudioDataModule
-from audiotorch.models.calibration import reliability
 from audiotorch.models.evaluation import Evaluation, table
 from audiotorch.models.importance import Importance
 from audiotorch.pipeline import Pipeline
 from audiotorch.plot import (
     confusion_matrix,
     importance_bars,
-    reliability_diagram,
+    reliability,
     save_figure,
 )
+from audiotorch.plot.answered import of_part
 from audiotorch.training.board import write_picture, write_text_card
 from audiotorch.training.drawings import draw_answers
 from audiotorch.training.input_drawings import draw_inputs
@@ -48,13 +48,13 @@ def draw_classic(
         for key in ("acc", "f1", "ece", "loss"):
             writer.add_scalar(f"{name}/{key}", getattr(evaluation, key))
         matrix = np.asarray(evaluation.confusion_matrix)
-        figure = confusion_matrix(matrix, data.labels)
+        figure = confusion_matrix(matrix, data.labels).figure
         write_picture(writer, f"{name}/confusion_matrix", figure)
         if name.startswith("cv"):
             save_figure(figure, folder / f"confusion_{name}.png")
             write_text_card(writer, f"{name}/report", table([evaluation]))
-    curves = {name: reliability(e.probabilities, e.targets) for name, e in found.items()}
-    pictures = {"reliability": reliability_diagram(curves)}
+    answers = {of_part(name): (e.probabilities, e.targets) for name, e in found.items()}
+    pictures = {"reliability": reliability(answers).figure}
     if importance:
         pictures["importance"] = importance_bars(importance)
     for name, figure in pictures.items():

@@ -104,8 +104,8 @@ class Drawings(Callback):
             return
         step = trainer.global_step
         matrix = np.asarray(task.scores["val"]["confusion_matrix"])
-        figure = confusion_matrix(matrix, list(task.pipeline.labels))
-        write_picture(writer, "val/confusion_matrix", figure, step)
+        axes = confusion_matrix(matrix, list(task.pipeline.labels))
+        write_picture(writer, "val/confusion_matrix", axes.figure, step)
         for rank, (loss, index, text) in enumerate(self.hardest, start=1):
             told = f"{text}, loss {loss:.2f}"
             draw_clip(writer, f"val_hardest/{rank}", self.data.val_set, index, told, step, _LIVE)
@@ -150,7 +150,8 @@ def draw_network(
     writer: Any = logger.experiment
     if "test/confusion_matrix" in metrics:
         matrix = np.asarray(metrics["test/confusion_matrix"])
-        write_picture(writer, "test/confusion_matrix", confusion_matrix(matrix, data.labels))
+        axes = confusion_matrix(matrix, data.labels)
+        write_picture(writer, "test/confusion_matrix", axes.figure)
     if answers is not None and len(answers.part("test")) == len(data.test_set) > 0:
         draw_answers(writer, "test", data.test_set, answers.part("test"))
     parts = {"train": data.train_set, "val": data.val_set, "test": data.test_set}
