@@ -20,7 +20,7 @@ PAGE_BYTES = 14_000_000
 _RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _LAME_BLOCK = 1152
 _QUIET, _MOST_GAIN = 0.1, 100.0  # a lower peak is raised to this, but not by more than that
-_THUMB = (320, 96)  # pixels
+_THUMB = (320, 128)  # pixels
 _RANGE_DB = 80.0
 _COLOURS = 48
 
@@ -107,7 +107,11 @@ class Excerpt:
 
 
 def excerpt(
-    source: Source, *, around_seconds: float | None = None, max_seconds: float = 8.0
+    source: Source,
+    *,
+    around_seconds: float | None = None,
+    max_seconds: float = 8.0,
+    max_rate: int = 32000,
 ) -> Excerpt:
     """Read a piece of a recording.
 
@@ -118,19 +122,17 @@ def excerpt(
         source: a recording.
         around_seconds: what must be in it, in its middle where there is room; `None` = the start.
         max_seconds: how long it may be.
+        max_rate: Hz, one of MP3's; a higher rate is brought down to it.
 
     Raises:
         DecodeError: it cannot be read.
     """
-    whole = info(source).duration_seconds
-    start = 0.0
+    header = info(source)
+    whole, start = header.duration_seconds, 0.0
     if around_seconds is not None and whole > max_seconds:
         start = min(max(0.0, around_seconds - max_seconds / 2), whole - max_seconds)
-    waveform, rate = load(source, None, offset=start, duration=max_seconds)
-    target = next((known for known in _RATES if known >= min(rate, 32000)), 48000)
-    if rate != target:
-        waveform, rate = load(source, target, offset=start, duration=max_seconds)
-    waveform = waveform[0]
+    rate = next(known for known in _RATES if known >= min(header.sample_rate, max_rate))
+    waveform = load(source, rate, offset=start, duration=max_seconds)[0][0]
     peak = float(waveform.abs().amax()) if waveform.numel() else 0.0
     gain = 1.0
     if 0 < peak < _QUIET:

@@ -116,6 +116,7 @@ class Clip:
         pictures: of it.
         tone: `"good"` and `"bad"` mark it.
         silent: what is said in place of the player where `audio` is `None`.
+        group: heading above the first card of several that have the same.
     """
 
     title: str
@@ -124,6 +125,7 @@ class Clip:
     pictures: Sequence[Picture] = ()
     tone: str = ""
     silent: str = "Sound left out, to keep the page small"
+    group: str = ""
 
 
 @dataclass(frozen=True)
