@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from audiotorch.audio.files import common_folder
 from audiotorch.cli.arguments import Commands, positive
 from audiotorch.cli.terminal import DONE, SOME_FAILED, Progress
 from audiotorch.data.findings import NOTES, PROBLEMS
@@ -116,6 +115,8 @@ def _failing(text: str) -> set[str]:
 
 
 def _lines(report: Mapping[str, Any], sources: Sequence[str], failed: list[str]) -> Iterator[str]:
+    from audiotorch.audio.files import common_folder
+
     facts, findings = report["facts"], report["findings"]
     start = common_folder([record["file"] for record in report["files"]])
     yield f"{', '.join(sources)}: {facts['n_files']} files, {_span(facts['duration_seconds'])}"

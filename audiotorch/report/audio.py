@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +12,13 @@ from torch import Tensor
 from audiotorch.audio.io import Source, info, load
 from audiotorch.report.page import Picture
 
-__all__ = ["PAGE_BYTES", "Budget", "Excerpt", "excerpt", "mp3", "thumbnail"]
+__all__ = ["PAGE_BYTES", "Budget", "Excerpt", "encode_mp3", "excerpt", "mp3", "thumbnail"]
 
 PAGE_BYTES = 14_000_000
 """What a page may weigh, so that it can be mailed: below 15 MB with all that is not counted."""
 
 # MP3's rates; in between there is none.
 _RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-_LAME_BLOCK = 1152
 _QUIET, _MOST_GAIN = 0.1, 100.0  # a lower peak is raised to this, but not by more than that
 _THUMB = (320, 128)  # pixels
 _RANGE_DB = 80.0
@@ -102,7 +102,9 @@ class Excerpt:
             end = self.start_seconds + self.seconds
             told.append(f"{self.start_seconds:.1f} to {end:.1f} s of {self.whole_seconds:.1f} s")
         if self.gain_db:
-            told.append(f"played {self.gain_db:+.0f} dB")
+            told.append(
+                f"played {abs(self.gain_db):.0f} dB {'louder' if self.gain_db > 0 else 'softer'}"
+            )
         return ", ".join(told)
 
 
@@ -153,21 +155,33 @@ def mp3(piece: Excerpt, budget: Budget | None = None, kbps: int = 48) -> bytes |
     """
     if piece.waveform.numel() == 0:
         return None
+    data = encode_mp3([piece.waveform], piece.sample_rate, kbps)
+    return data if budget is None or budget.take(len(data)) else None
+
+
+def encode_mp3(blocks: Iterable[Tensor], sample_rate: int, kbps: int) -> bytes:
+    """Encode a recording of any length as mono MP3, block by block.
+
+    Args:
+        blocks: `(time,)`, float; what is beyond [-1, 1] is clipped.
+        sample_rate: Hz, one of MP3's.
+        kbps: bit rate, thousands a second.
+    """
     import av
 
     file = io.BytesIO()
     with av.open(file, "w", format="mp3") as container:
-        track = container.add_stream("libmp3lame", rate=piece.sample_rate, layout="mono")
+        track = container.add_stream("libmp3lame", rate=sample_rate, layout="mono")
         track.bit_rate = 1000 * kbps
-        samples = piece.waveform.numpy()[None]
-        for start in range(0, samples.shape[1], _LAME_BLOCK):
-            block = np.ascontiguousarray(samples[:, start : start + _LAME_BLOCK])
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-            frame.sample_rate = piece.sample_rate
+        for block in blocks:
+            if block.numel() == 0:
+                continue
+            samples = np.ascontiguousarray(block.clamp(-1, 1).numpy()[None])
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            frame.sample_rate = sample_rate
             container.mux(track.encode(frame))
         container.mux(track.encode(None))
-    data = file.getvalue()
-    return data if budget is None or budget.take(len(data)) else None
+    return file.getvalue()
 
 
 def thumbnail(piece: Excerpt, budget: Budget | None = None, name: str = "") -> Picture | None:
@@ -187,9 +201,11 @@ def thumbnail(piece: Excerpt, budget: Budget | None = None, name: str = "") -> P
     rate, n = piece.sample_rate, piece.waveform.numel()
     if n == 0:
         return None
-    hop = max(64, n // width)
+    n_fft = 2 ** round(math.log2(0.032 * rate))
     with torch.inference_mode():
-        mel = MelSpectrogram(rate, 1024, hop, n_mels=64)(piece.waveform)
+        mel = MelSpectrogram(rate, n_fft, max(16, n // width), n_mels=min(64, n_fft // 8))(
+            piece.waveform
+        )
     level = 10 * torch.log10(mel.clamp(min=1e-12))
     level = ((level - level.amax()) / _RANGE_DB + 1).clamp(0, 1)
     levels = (level.flip(0) * (_COLOURS - 1)).round().to(torch.uint8).numpy()

@@ -126,8 +126,8 @@ def _findings_section(report: DatasetReport, start: str, budget: Budget) -> Sect
         return Section("Findings", [Text("Nothing was found that is wrong with it.")])
     problems = [name for name in PROBLEMS if name in by_name]
     notes = [name for name in NOTES if name in by_name]
-    note = f"{_plural(len(problems), 'kind')} of problems, which make a data set wrong; "
-    note += f"{_plural(len(notes), 'kind')} of notes, which a model may live with."
+    note = f"Problems, which make a data set wrong: {len(problems) or 'none'}. "
+    note += f"Notes, which a model may live with: {len(notes) or 'none'}."
     rows = [
         ("problem" if name in PROBLEMS else "note", name, *_meaning(name, by_name[name]))
         for name in (*problems, *notes)
@@ -200,17 +200,18 @@ def _heard(
 
 def _labels_section(records: Sequence[FileRecord]) -> Section:
     labels: dict[str, list[FileRecord]] = defaultdict(list)
+    rows: list[list[str | int | float | None]] = []
     for record in records:
         labels[record.label or "(none)"].append(record)
     splits = sorted({record.split for record in records if record.split})
-    rows = []
     for label, own in sorted(labels.items(), key=lambda item: (-len(item[1]), item[0])):
         seconds = [r.duration_seconds for r in own if r.duration_seconds is not None]
-        row = [label, len(own), *(sum(r.split == split for r in own) for split in splits)]
+        in_splits = [sum(r.split == split for r in own) for split in splits]
+        row: list[str | int | float | None] = [label, len(own), *in_splits]
         row += [sum(seconds) / 60, float(np.median(seconds)) if seconds else None]
         rows.append(row)
     columns = ["Class", "Files", *splits, "Minutes", "Median length, s"]
-    counts = [row[1] for row in rows]
+    counts = [len(own) for own in labels.values()]
     note = f"{_plural(len(labels), 'class')}, with {min(counts)} to {max(counts)} files each."
     return Section("Classes", [Table(columns, rows, bars="Files")], note)
 
@@ -233,6 +234,8 @@ def _lengths_section(report: DatasetReport, start: str) -> Section:
 
 def _length_picture(seconds: np.ndarray) -> Picture:
     """The histogram of lengths; on a logarithmic axis if they are far apart."""
+    from matplotlib.ticker import MaxNLocator
+
     low, high = float(seconds.min()), float(seconds.max())
     wide = high > _WIDE * low > 0
     n_bars = int(np.clip(np.sqrt(len(seconds)), 10, 60))
@@ -245,12 +248,12 @@ def _length_picture(seconds: np.ndarray) -> Picture:
         edges = np.linspace(max(0.0, low - 0.5), high + 0.5, 12)
     figure = new_figure(7.5, 2.8)
     axes = figure.add_subplot()
-    axes.hist(seconds, edges, color=NEUTRAL, edgecolor="white", linewidth=0.5)
+    axes.hist(seconds, [*edges], color=NEUTRAL, edgecolor="white", linewidth=0.5)
     if wide:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(xlabel="length in seconds" + (", logarithmic" if wide else ""), ylabel="recordings")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     file = io.BytesIO()
     figure.savefig(file, dpi=144, format="png")

@@ -14,6 +14,7 @@ __all__ = ["Sample", "clip_of", "draw_samples", "spread"]
 _PICTURE_BYTES = 11_000  # of most thumbnails, in base64
 _CARD_BYTES = 1000  # of text
 _MOST_CARDS = 600
+_WITHOUT_CLASSES = 24  # clips, where there are no classes or one
 
 
 class _Tier(NamedTuple):
@@ -84,7 +85,8 @@ def draw_samples(
     tier, n_classes = _fitting(len(classes), sum(seconds) / len(seconds), budget.left)
     names = [*classes]
     heard = [names[i * len(names) // n_classes] for i in range(n_classes)]
-    chosen = [record for name in heard for record in spread(classes[name], tier.per_class)]
+    each = _WITHOUT_CLASSES if len(classes) == 1 else tier.per_class
+    chosen = [record for name in heard for record in spread(classes[name], each)]
     clips = []
     for record in chosen:
         clips.append(clip_of(record, start, budget, tier.seconds, tier.kbps, tier.rate))

@@ -1,7 +1,7 @@
 // Transcripts: words that lead to their times, the one that is spoken, and a search over all.
 
 {
-  const [START, END, TEXT, WORDS] = [0, 1, 2, 3];
+  const [START, END, TEXT, WORDS, SURE] = [0, 1, 2, 3, 4];
   const [WORD, FROM, TO, PROBABILITY] = [0, 1, 2, 3];
   const SHORTEST = 2; // letters of a search
 
@@ -57,7 +57,7 @@
     takeIn(segment, index) {
       const own = segment[WORDS].length
         ? segment[WORDS]
-        : [[segment[TEXT], segment[START], segment[END], 1]];
+        : [[segment[TEXT], segment[START], segment[END], segment[SURE]]];
       let at = 0;
       const parts = own.map((word) => {
         const part = { index, text: word[WORD], start: word[FROM], end: word[TO] };
