@@ -100,5 +100,5 @@ def short(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A dollar sign in a name must not start a formula."""
-    return text.replace("$", r"\$")
+    """A dollar sign in a name must not start a formula; half a surrogate pair cannot be drawn."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
