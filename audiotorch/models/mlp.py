@@ -109,7 +109,7 @@ class MLP(nn.Module):
             if k > 0:
                 x = layer(x)
                 if hasattr(layer, "in_features"):
-                    parts = nn.functional.linear(parts, layer.weight)
+                    parts = nn.functional.linear(parts, layer.weight)  # type: ignore[arg-type]
                 else:
                     parts = torch.where((x > 0).unsqueeze(1), parts, 0.0)
         return parts.double()

@@ -3,6 +3,7 @@
 from audiotorch.plot.figure import new_figure, pixels, save_figure
 from audiotorch.plot.reasons import (
     detection,
+    explanation,
     importance_bars,
     mark_kilohertz,
     prediction_strip,
@@ -13,6 +14,7 @@ from audiotorch.plot.sounds import spectrogram
 __all__ = [
     "confusion_matrix",
     "detection",
+    "explanation",
     "importance_bars",
     "mark_kilohertz",
     "new_figure",
