@@ -58,10 +58,10 @@ def class_weights(
     Of a model that shows a layer (`activation`, `from_activation`, `activation_stride`, as `CNN`),
     it is Grad-CAM taken cell by cell (HiResCAM): gradient times activation, summed over channels,
     blurred over the nearest cells and interpolated to the image's. Of an `Ensemble` it is the mean
-    over its members. Grad-CAM itself averages gradients over all places first, and pointed worse:
-    on 150 spoken digits, the probability fell by 0.67 without the fifth of a clip that this one
-    marks most and by 0.51 without Grad-CAM's; without the least marked fifth it rose by 0.04, or
-    fell by 0.10.
+    over its members. Grad-CAM itself averages gradients over all places first, of the last layer,
+    and points less well: with the fifth of an image that is marked most set to its mean, the
+    probability fell by 0.67 (Grad-CAM 0.60, a fifth at random 0.16) on 150 digits of a speaker not
+    heard before, and by 0.43 (0.36, 0.06) on 80 clips of ESC-10.
 
     Of other networks, it is the integral of the gradients on the way from the clip's mean image,
     times the distance from it, summed over channels and blurred in the same way.
