@@ -98,15 +98,23 @@ def class_weights(
         total = log_odds(logits, classes, multilabel).sum()
         gradient = torch.autograd.grad(total, layer)[0]
     cells = _blurred((gradient * layer.detach()).sum(dim=1), layer_counts)
-    rows = _interpolation(image.shape[2], cells.shape[1], model.activation_stride).to(cells)
-    frames = _interpolation(image.shape[3], cells.shape[2], model.activation_stride).to(cells)
-    return _masked(rows @ cells @ frames.T, counts)
+    all_rows = torch.full_like(counts, cells.shape[1])
+    rows = _interpolation(image.shape[2], all_rows, model.activation_stride, cells)
+    frames = _interpolation(
+        image.shape[3], layer_counts, model.activation_stride, cells.transpose(1, 2)
+    )
+    return _masked(rows @ cells @ frames.transpose(1, 2), counts)
 
 
-def _interpolation(n_out: int, n_in: int, stride: int) -> Tensor:
-    """Weights that read values at multiples of `stride` at every place, linearly."""
-    place = (torch.arange(n_out, dtype=torch.float64) / stride).clamp(max=n_in - 1)
-    return (1.0 - (place.unsqueeze(1) - torch.arange(n_in)).abs()).clamp(min=0.0)
+def _interpolation(n_out: int, counts: Tensor, stride: int, cells: Tensor) -> Tensor:
+    """Weights that read each clip's cells, which lie `stride` apart, at every place, linearly.
+
+    Beyond a clip's own cells, the last one goes on.
+    """
+    place = torch.arange(n_out, dtype=torch.float64, device=cells.device) / stride
+    place = torch.minimum(place, (counts - 1).clamp(min=0).unsqueeze(1))
+    at = torch.arange(cells.shape[1], device=cells.device)
+    return (1.0 - (place.unsqueeze(2) - at).abs()).clamp(min=0.0).to(cells.dtype)
 
 
 def _masked(cells: Tensor, counts: Tensor) -> Tensor:
