@@ -554,7 +554,7 @@ def test_bars_of_features_are_what_they_add():
     assert len(colours) == 1
     names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert names == list(found.contributions)
-    assert "against it" in figure.axes[0].get_xlabel()
+    assert "left: against it" in figure.axes[0].get_xlabel()
     assert figure.get_suptitle().startswith("a \\$b\\$.wav: ")
 
 

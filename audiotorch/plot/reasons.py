@@ -247,7 +247,7 @@ def _draw_contributions(axes: "Axes", found: "ClassExplanation") -> None:
         axes.barh(-place, value, color=_FOR if value > 0 else _AGAINST, alpha=0.8)
         side = 3 if value > 0 else -3
         axes.annotate(
-            f"{value:+.2g}",
+            f"{value:+.3g}",
             (value, -place),
             (side, 0),
             textcoords="offset points",
@@ -256,7 +256,7 @@ def _draw_contributions(axes: "Axes", found: "ClassExplanation") -> None:
             fontsize=8,
         )
     axes.set_yticks([-place for place in range(len(values))], map(short, found.contributions))
-    axes.set_xlabel(f"against it   \u2190   adds to {short(found.label)}   \u2192   for it")
+    axes.set_xlabel(f"adds to {short(found.label)} (right of 0: for it, left: against it)")
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.margins(x=0.12)  # room for the numbers
     axes.tick_params(labelsize=8)
