@@ -9,6 +9,7 @@ from audiotorch.plot.operating import roc
 from audiotorch.plot.overview import compare, overview
 from audiotorch.plot.reasons import (
     detection,
+    explanation,
     importance_bars,
     mark_kilohertz,
     prediction_strip,
@@ -24,6 +25,7 @@ __all__ = [
     "detection",
     "draw_mel",
     "embedding",
+    "explanation",
     "feature_over_time",
     "importance_bars",
     "mark_kilohertz",
