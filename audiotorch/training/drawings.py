@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from audiotorch.data.datamodule import Batch
-from audiotorch.plot import confusion_matrix, pixels, spectrogram
+from audiotorch.plot import confusion_matrix, draw_mel, new_figure, pixels
 from audiotorch.training.tasks import ClassificationTask
 
 __all__ = ["Drawings", "board_writer", "draw_error", "flatten", "is_due"]
@@ -113,8 +113,11 @@ def draw_error(writer: Any, tag: str, clip: Tensor, sample_rate: int, text: str,
     writer.add_text(tag, text, step)
     sound = clip / clip.abs().max().clamp(min=1e-6)
     writer.add_audio(tag, sound[None], step, sample_rate=sample_rate)
-    picture = pixels(spectrogram(clip, sample_rate, text.partition(",")[0]))
-    writer.add_image(tag, picture, step, dataformats="HWC")
+    figure = new_figure(4.0, 3.0)
+    axes = figure.add_subplot()
+    draw_mel(axes, clip, sample_rate, text.partition(",")[0])
+    axes.set_ylabel("kHz")
+    writer.add_image(tag, pixels(figure), step, dataformats="HWC")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,220 @@
+"""The power spectral density, and its strongest peaks by name."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from audiotorch.errors import ParameterError
+from audiotorch.features.feature import check_positive
+from audiotorch.plot.measures import Density, gather
+from audiotorch.plot.recording import Recording, Sound
+from audiotorch.plot.scales import SCALES, lowest, mark_frequencies, note_name, positions
+from audiotorch.plot.sounds import on_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Peak", "draw_density", "name_peaks", "power_spectral_density", "spectral_peaks"]
+
+_PROMINENT_DB = 6.0
+_TONAL_DB = 10.0
+_TONAL_BINS = 3.0  # a Hann window draws a pure tone 2 bins wide 6 dB below its top
+_FLOOR = 1e-20  # of density: 200 dB below full scale
+
+
+class Peak(NamedTuple):
+    """A peak of a spectrum.
+
+    Attributes:
+        frequency: Hz, between the bins.
+        db: level at the top.
+        prominence_db: above the higher of the valleys to its sides.
+        is_tonal: whether it is as narrow as a tone's.
+    """
+
+    frequency: float
+    db: float
+    prominence_db: float
+    is_tonal: bool
+
+    @property
+    def name(self) -> str:
+        """Its frequency, and of a tone the note: `440 Hz A4`."""
+        if self.frequency >= 1000:
+            text = f"{self.frequency / 1000:.2f} kHz"
+        else:
+            text = f"{self.frequency:.{0 if self.frequency >= 100 else 1}f} Hz"
+        return f"{text} {note_name(self.frequency)}" if self.is_tonal else text
+
+
+def power_spectral_density(
+    source: Sound,
+    sample_rate: int | None = None,
+    *,
+    ax: "Axes | None" = None,
+    title: str = "",
+    offset: float = 0.0,
+    duration: float | None = None,
+    scale: str = "log",
+    n_fft: int | None = None,
+    n_peaks: int = 5,
+    label: str | None = None,
+) -> "Axes":
+    """Draw Welch's power spectral density of the average of the channels, and name its peaks.
+
+    Decibels are of full scale: 0 dB is a power of 1 per Hz, where samples reach from -1 to 1. All
+    samples count, block by block. A peak is named where it stands out from both its sides, by 6 dB
+    or, of short recordings, more; the note is named where it is as narrow as a tone's.
+
+    Args:
+        source: as in `waveform`.
+        sample_rate: Hz; needed for samples, `None` keeps a file's own.
+        ax: to be drawn on; `None` = of a new figure.
+        title: stands above it.
+        offset: seconds to skip.
+        duration: seconds to draw; `None` = to the end.
+        scale: of frequencies: `"log"`, `"linear"`, `"mel"` or `"note"`.
+        n_fft: samples of a segment; `None` = a power of two that lasts about 0.2 s, or gives a
+            short recording 7 segments. Longer recordings than 2**23 samples are taken in float32.
+        n_peaks: the strongest that are named, at most.
+        label: name of the curve, for a legend.
+
+    Raises:
+        ParameterError: an unknown scale, a size that is not positive, and as `waveform`.
+        DecodeError: as `waveform`.
+
+    Reference:
+        Same values as `scipy.signal.welch(x, sample_rate, nperseg=n_fft)`.
+    """
+    check_positive(n_fft=n_fft)
+    if scale not in SCALES:
+        raise ParameterError(f"scale={scale!r}: must be one of {', '.join(SCALES)}")
+    recording = Recording(source, sample_rate, offset, duration)
+    density = Density(recording, n_fft)
+    gather(recording, [density])
+    axes = on_axes(ax, title)
+    draw_density(axes, density, scale=scale, label=label)
+    if n_peaks:
+        name_peaks(axes, scale, [("black", peak) for peak in spectral_peaks(density, n_peaks)])
+    return axes
+
+
+def spectral_peaks(density: Density, n_peaks: int = 5) -> list[Peak]:
+    """Find the strongest peaks that stand out, the strongest first, each a semitone from the next.
+
+    Args:
+        density: measured.
+        n_peaks: at most.
+    """
+    from scipy.signal import find_peaks, peak_widths
+
+    power = density.density
+    if len(power) < 8 or power.max() <= _FLOOR:
+        return []
+    db = _decibels(power)
+    # Of few segments noise alone has peaks; nothing 90 dB below the top is one.
+    least = max(_PROMINENT_DB, 30.0 / np.sqrt(density.n_segments))
+    places, found = find_peaks(np.maximum(db, db.max() - 90), prominence=least)
+    # The first two bins hold what the removed mean left.
+    places, prominences = places[places >= 2], found["prominences"][places >= 2]
+    bin_hz = density.frequencies[1]
+    peaks: list[Peak] = []
+    for k in np.argsort(-db[places], kind="stable"):
+        i = int(places[k])
+        left, top, right = db[i - 1 : i + 2]
+        shift = 0.5 * (left - right) / min(left - 2 * top + right, -1e-12)
+        frequency = (i + float(np.clip(shift, -0.5, 0.5))) * bin_hz
+        if any(abs(np.log2(frequency / other.frequency)) < 1 / 12 for other in peaks):
+            continue
+        # The width where the level has fallen by 6 dB.
+        edge = (prominences[k : k + 1], np.array([0]), np.array([len(db) - 1]))
+        share = min(6.0 / float(prominences[k]), 1.0)
+        width = float(peak_widths(db, np.array([i]), share, edge)[0][0])
+        tonal = bool(prominences[k] >= _TONAL_DB and width <= _TONAL_BINS)
+        height = float(top - 0.25 * (left - right) * shift)
+        peaks.append(Peak(float(frequency), height, float(prominences[k]), tonal))
+        if len(peaks) == n_peaks:
+            break
+    return peaks
+
+
+def draw_density(
+    axes: "Axes",
+    density: Density,
+    *,
+    scale: str = "log",
+    high: float | None = None,
+    label: str | None = None,
+    colour: str = "#0072b2",
+) -> None:
+    """Draw the curve, in dB of full scale per Hz.
+
+    Args:
+        axes: to be drawn on.
+        density: measured.
+        scale: of frequencies, one of `SCALES`.
+        high: Hz at the right end; `None` = half the sample rate.
+        label: name of the curve, for a legend.
+        colour: of the curve.
+    """
+    rate = density.sample_rate
+    mark_frequencies(
+        axes, scale, lowest(scale, rate, density.n_fft), high or rate / 2, along="x"
+    )
+    db, shown = _decibels(density.density), density.frequencies > 0
+    if not shown.any():  # of a recording of one sample
+        shown = np.ones(len(db), bool)
+    axes.plot(density.frequencies[shown], db[shown], color=colour, linewidth=1.2, label=label)
+    if label is None and not axes.get_legend_handles_labels()[0]:
+        axes.fill_between(density.frequencies[shown], db[shown], -400, color=colour, alpha=0.12)
+    top = max(float(line.get_ydata().max()) for line in axes.lines)  # type: ignore[union-attr]
+    low = min(float(np.quantile(line.get_ydata(), 0.01)) for line in axes.lines)  # type: ignore
+    axes.set_ylim(max(low - 6, top - 120), top + 6)
+    axes.set_ylabel("dB of full scale per Hz")
+    axes.grid(which="major", color="0.88", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def name_peaks(axes: "Axes", scale: str, peaks: list[tuple[str, Peak]]) -> None:
+    """Write names above a curve, in rows so that none covers another, with a line to each peak.
+
+    Args:
+        axes: with the curve.
+        scale: of its frequencies, one of `SCALES`.
+        peaks: each with its colour.
+    """
+    low, high = axes.get_xlim()
+    inside = sorted((peak, colour) for colour, peak in peaks if low <= peak.frequency <= high)
+    if not inside:
+        return
+    ends = positions(scale, np.array([low, high]))
+    root = axes.get_figure(root=True)
+    inches = axes.get_position().width * root.get_figwidth()  # type: ignore[union-attr]
+    tall = axes.get_position().height * root.get_figheight()  # type: ignore[union-attr]
+    reached: list[float] = []  # by each row, from the left
+    placed = []
+    for peak, colour in inside:
+        place = float((positions(scale, np.array(peak.frequency)) - ends[0]) / np.ptp(ends))
+        half = 0.5 * len(peak.name) * 0.075 / inches
+        middle = min(max(place, half), 1 - half)
+        row = next((r for r, end in enumerate(reached) if end <= middle - half), len(reached))
+        if row == len(reached):
+            reached.append(0.0)
+        reached[row] = middle + half + 0.05 / inches
+        placed.append((peak, colour, middle, row))
+    # Room above the curve for the rows.
+    bottom, top = axes.get_ylim()
+    share = min(0.5, (0.19 * len(reached) + 0.1) / tall)
+    axes.set_ylim(bottom, bottom + (top - bottom) / (1 - share))
+    for peak, colour, middle, row in placed:
+        height = 1 - (0.1 + 0.19 * row) / tall
+        axes.annotate(
+            peak.name, (peak.frequency, peak.db), (middle, height), textcoords="axes fraction",
+            ha="center", va="center", fontsize=9, color=colour,
+            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.4, "linewidth": 0.8},
+        )  # fmt: skip
+        axes.plot([peak.frequency], [peak.db], marker="o", markersize=4, color=colour)
+
+
+def _decibels(power: np.ndarray) -> np.ndarray:
+    return np.asarray(10 * np.log10(np.maximum(power, _FLOOR)))

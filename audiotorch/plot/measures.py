@@ -1,0 +1,253 @@
+"""What pictures of recordings of any length are drawn from, gathered block by block.
+
+Nothing here grows with the recording but by its columns, of which there are some thousand.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiotorch.features import MelSpectrogram, Spectrogram
+from audiotorch.plot.recording import Recording
+
+__all__ = ["COLUMNS", "EXACT", "Density", "Envelope", "Measure", "Power", "gather"]
+
+COLUMNS = 1024
+"""A picture has no more columns than this, about as many as a screen shows."""
+
+EXACT = 1 << 23
+"""Up to so many samples spectra are taken in float64, in longer recordings in float32."""
+
+
+class Measure(Protocol):
+    """Something that is measured while a recording passes by."""
+
+    def add(self, block: Tensor) -> None:
+        """Take the next samples, `(channels, time)`.
+
+        Args:
+            block: follows the one before.
+        """
+
+    def finish(self) -> None:
+        """Take it that no more follow."""
+
+
+class Envelope:
+    """Lowest and highest sample, and root mean square, of columns of equal length.
+
+    Every sample counts, so that no click is lost.
+
+    Args:
+        n_samples: of the recording, about.
+        n_columns: to make of it, about; shorter recordings have a column a sample.
+
+    Attributes:
+        width: samples of a column; the last may have fewer.
+    """
+
+    def __init__(self, n_samples: int, n_columns: int = 2 * COLUMNS) -> None:
+        self.width = max(1, -(-n_samples // n_columns))
+        self.n_samples = 0
+        self._rest: Tensor | None = None
+        self._columns: list[Tensor] = []
+
+    def add(self, block: Tensor) -> None:
+        """Take the next samples `(channels, time)`."""
+        self.n_samples += block.shape[-1]
+        joined = block if self._rest is None else torch.cat([self._rest, block], dim=-1)
+        n_whole = joined.shape[-1] // self.width
+        whole = joined[:, : n_whole * self.width].unflatten(-1, (n_whole, self.width))
+        self._rest = joined[:, n_whole * self.width :].clone()
+        if n_whole:
+            self._columns.append(_extent(whole))
+
+    def finish(self) -> None:
+        """Take what is left as the last column."""
+        if self._rest is not None and self._rest.shape[-1]:
+            self._columns.append(_extent(self._rest.unsqueeze(1)))
+        self._rest = None
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Lowest, highest and root mean square, `(3, channels, columns)`."""
+        return torch.cat(self._columns, dim=-1).numpy()
+
+
+class Power:
+    """Power spectrogram, or mel spectrogram, of the average of the channels.
+
+    Frames are centred, the ends padded with zeros, as librosa does. Where there are more frames
+    than columns, a column is the mean of as many frames as it takes, all of them counted.
+
+    Args:
+        recording: what will pass by.
+        n_fft: samples of the FFT.
+        hop_length: samples between frames.
+        n_columns: at most, about.
+        mel: settings of `MelSpectrogram` where that is wanted, such as `n_mels`.
+
+    Attributes:
+        per_column: frames of a column; the last may have fewer.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        n_fft: int = 2048,
+        hop_length: int = 512,
+        *,
+        n_columns: int = COLUMNS,
+        mel: Mapping[str, Any] | None = None,
+    ) -> None:
+        rate = recording.sample_rate
+        exact = recording.n_samples <= EXACT
+        settings: dict[str, Any] = {"center": False, "single": not exact, **(mel or {})}
+        kind = Spectrogram if mel is None else MelSpectrogram
+        self._module = kind(rate, n_fft, hop_length, **settings)
+        self.sample_rate, self.n_fft, self.hop_length = rate, n_fft, hop_length
+        self.per_column = max(1, -(-(1 + recording.n_samples // hop_length) // n_columns))
+        self._before: Tensor | None = None
+        self._skip = 0
+        self._frames: Tensor | None = None
+        self._columns: list[Tensor] = []
+
+    def add(self, block: Tensor) -> None:
+        """Take the next samples `(channels, time)`."""
+        mono = block.mean(dim=0, keepdim=True)
+        if self._before is None:
+            self._before = mono.new_zeros(1, self.n_fft // 2)
+        joined = torch.cat([self._before, mono], dim=-1)
+        skipped = min(self._skip, joined.shape[-1])
+        joined = joined[:, skipped:]
+        self._skip -= skipped
+        n_frames = max(0, 1 + (joined.shape[-1] - self.n_fft) // self.hop_length)
+        end = n_frames * self.hop_length
+        self._before = joined[:, end:].clone()
+        if n_frames:
+            self._skip = max(0, end - joined.shape[-1])  # where hops are longer than frames
+            self._pool(self._module(joined[:, : end - self.hop_length + self.n_fft])[0])
+
+    def finish(self) -> None:
+        """Take zeros behind the end, and the last frames as the last column."""
+        if self._before is not None:
+            self.add(self._before.new_zeros(1, self.n_fft // 2))
+        if self._frames is not None and self._frames.shape[-1]:
+            self._columns.append(self._frames.mean(dim=-1, keepdim=True))
+        self._frames = None
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Power, `(rows, columns)`."""
+        return torch.cat(self._columns, dim=-1).numpy()
+
+    def mel(self, n_mels: int) -> np.ndarray:
+        """Return the mel spectrogram `(n_mels, columns)` of what was measured as a spectrogram.
+
+        Columns are means of power, and so are mel bands sums: their order does not matter.
+
+        Args:
+            n_mels: bands.
+        """
+        settings = {"n_mels": n_mels, "center": False}
+        module = MelSpectrogram(self.sample_rate, self.n_fft, self.hop_length, **settings)
+        return module.derive(torch.cat(self._columns, dim=-1)[None])[0].numpy()
+
+    def _pool(self, power: Tensor) -> None:
+        joined = power if self._frames is None else torch.cat([self._frames, power], dim=-1)
+        n_whole = joined.shape[-1] // self.per_column
+        size = n_whole * self.per_column
+        self._frames = joined[:, size:].clone()
+        if n_whole:
+            whole = joined[:, :size].unflatten(-1, (n_whole, self.per_column))
+            self._columns.append(whole.mean(dim=-1))
+
+
+class Density:
+    """Welch's power spectral density of the average of the channels, from all samples.
+
+    Segments overlap by half; each loses its mean and is weighted by a Hann window. What is left at
+    the end, less than a segment, does not count.
+
+    Args:
+        recording: what will pass by.
+        n_fft: samples of a segment; `None` = a power of two that lasts about 0.2 s, or gives a
+            short recording 7 segments.
+
+    Reference:
+        Same values as `scipy.signal.welch(x, sample_rate, nperseg=n_fft)` to 1e-9 of each, in
+        recordings of more than 2**23 samples to 1e-12 of the largest.
+    """
+
+    def __init__(self, recording: Recording, n_fft: int | None = None) -> None:
+        n_samples = recording.n_samples
+        if n_fft is None:
+            n_fft = 2 ** round(np.log2(max(256, recording.sample_rate / 5)))
+            n_fft = max(min(256, n_samples), min(n_fft, 2 ** int(np.log2(max(1, n_samples // 4)))))
+        self.n_fft = min(n_fft, n_samples)
+        self.sample_rate = recording.sample_rate
+        self.n_segments = 0
+        self._dtype = torch.float64 if n_samples <= EXACT else torch.float32
+        self._before: Tensor | None = None
+        self._sum: Any = 0.0
+
+    def add(self, block: Tensor) -> None:
+        """Take the next samples `(channels, time)`."""
+        mono = block.mean(dim=0)
+        joined = mono if self._before is None else torch.cat([self._before, mono])
+        hop = self.n_fft - self.n_fft // 2
+        n_segments = max(0, 1 + (len(joined) - self.n_fft) // hop)
+        self._before = joined[n_segments * hop :].clone()
+        if not n_segments:
+            return
+        window = torch.hann_window(self.n_fft, dtype=torch.float64).to(self._dtype)
+        for part in joined.unfold(0, self.n_fft, hop).split(128):
+            segments = part.to(self._dtype)
+            segments = (segments - segments.mean(dim=-1, keepdim=True)) * window
+            parts = torch.view_as_real(torch.fft.rfft(segments))
+            self._sum = self._sum + parts.square().sum(dim=(0, 2)).double()
+        self.n_segments += n_segments
+
+    def finish(self) -> None:
+        """Take a recording that proved shorter than a segment as one."""
+        if not self.n_segments and self._before is not None:
+            self.n_fft, left, self._before = len(self._before), self._before, None
+            self.add(left[None])
+
+    @property
+    def frequencies(self) -> np.ndarray:
+        """Hz of the bins."""
+        return np.fft.rfftfreq(self.n_fft, 1 / self.sample_rate)
+
+    @property
+    def density(self) -> np.ndarray:
+        """Power per Hz; that of a sine of full scale adds up to 0.5."""
+        window = torch.hann_window(self.n_fft, dtype=torch.float64)
+        total: Tensor = self._sum / (self.n_segments * self.sample_rate * window.square().sum())
+        # The other half of the spectrum, but for what has no twin there.
+        total[1 : (self.n_fft + 1) // 2] *= 2.0
+        return total.numpy()
+
+
+def gather(recording: Recording, measures: Iterable[Measure]) -> None:
+    """Let a recording pass by once.
+
+    Args:
+        recording: to be read.
+        measures: all that is taken of it.
+    """
+    chosen = list(measures)
+    for block in recording.blocks():
+        for measure in chosen:
+            measure.add(block)
+    for measure in chosen:
+        measure.finish()
+
+
+def _extent(columns: Tensor) -> Tensor:
+    """Lowest, highest and root mean square of `(channels, columns, width)`."""
+    low, high = columns.aminmax(dim=-1)
+    return torch.stack([low, high, columns.square().mean(dim=-1).sqrt()])
