@@ -101,7 +101,7 @@ class Asker:
             told.update(self._reasons(clip, question))
         if question.spectrogram:
             deadline.check()
-            told["spectrogram"] = spectrogram_picture(clip, question.width)
+            told["spectrogram"] = spectrogram_picture(clip, question.width, question.dark)
         return told
 
     def _fields(self, found: Prediction | WindowPrediction) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from typing import TYPE_CHECKING, Any
 
 from audiotorch.serve.clip import Clip
@@ -14,21 +15,37 @@ __all__ = ["explained", "spectrogram_picture"]
 _DPI = 100  # a page's pixels to matplotlib's inch
 _SHARP = 2  # dots a pixel, for dense screens
 _N_FEATURES = 10
+_HEIGHT = 260
+_WIDE = 500  # from here on there is room for the colours' scale
+_DARK, _LIGHT = "#1c2229", "#dfe5ec"  # the page's card, and its text
 _LEAST_WIDTH = 420  # of explanations, which have more to say
 
 
-def spectrogram_picture(clip: Clip, width: int) -> str:
-    """Draw what the model hears: a mel spectrogram in seconds and kHz.
+def spectrogram_picture(clip: Clip, width: int, dark: bool = False) -> str:
+    """Draw what the model hears: a mel spectrogram in dB, over seconds and Hz.
 
     Args:
         clip: what is drawn.
         width: a page's pixels.
+        dark: whether the page is.
     """
-    from audiotorch.plot import spectrogram
+    from audiotorch.plot import mel_spectrogram, new_figure
 
-    figure = spectrogram(clip.waveform, clip.sample_rate)
-    figure.set_size_inches(width / _DPI, 2.4)
-    return _address(figure)
+    rate = clip.sample_rate
+    figure = new_figure(width / _DPI, _HEIGHT / _DPI)
+    # Frames of 10 ms; at low rates, bands that are wide enough to hold a bin.
+    n_fft = max(256, 1 << round(math.log2(0.05 * rate)))
+    mel_spectrogram(
+        clip.waveform,
+        rate,
+        ax=figure.add_subplot(),
+        n_fft=n_fft,
+        hop_length=max(1, round(0.01 * rate)),
+        n_mels=min(96, n_fft // 16),
+        top_db=70.0,
+        colorbar=width >= _WIDE,
+    )
+    return _address(_darkened(figure) if dark else figure)
 
 
 def explained(module: Any, clip: Clip, device: str | None, width: int | None) -> dict[str, Any]:
@@ -61,6 +78,18 @@ def explained(module: Any, clip: Clip, device: str | None, width: int | None) ->
         figure.suptitle("")  # the page says it in words
         told["explanation"] = _address(figure)
     return told
+
+
+def _darkened(figure: "Figure") -> "Figure":
+    """Turn ground and writing around the picture to a dark page's colours."""
+    figure.set_facecolor(_DARK)
+    for axes in figure.axes:
+        axes.tick_params(which="both", colors=_LIGHT)
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+            text.set_color(_LIGHT)
+        for spine in axes.spines.values():
+            spine.set_edgecolor(_LIGHT)
+    return figure
 
 
 def _address(figure: "Figure") -> str:

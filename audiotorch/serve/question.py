@@ -8,7 +8,7 @@ from audiotorch.serve.refusal import Refused
 
 __all__ = ["Question"]
 
-_NAMES = ("window", "hop", "explain", "spectrogram", "width")
+_NAMES = ("window", "hop", "explain", "spectrogram", "width", "dark")
 _WIDTHS = (240, 1600)
 
 
@@ -24,6 +24,7 @@ class Question:
         explanation: whether to draw it, too.
         spectrogram: whether to draw the sound.
         width: of pictures, in a page's pixels.
+        dark: whether that page is.
     """
 
     window: float | str | None = None
@@ -32,6 +33,7 @@ class Question:
     explanation: bool = False
     spectrogram: bool = False
     width: int = 800
+    dark: bool = False
 
     @classmethod
     def read(cls, query: Mapping[str, str]) -> "Question":
@@ -58,6 +60,7 @@ class Question:
             explanation=query.get("explain") == "picture",
             spectrogram=_choice("spectrogram", query, ("0", "1")) == "1",
             width=_width(query.get("width", "800")),
+            dark=_choice("dark", query, ("0", "1")) == "1",
         )
 
 

@@ -8,7 +8,7 @@ let model = null, turn = 0, address = null, last = null;
 
 const percent = (p) => (p >= 0.9995 || p < 0.0005 && p > 0 ? (p < 0.5 ? "<0.1 %" : "100 %") : `${(100 * p).toFixed(1)} %`);
 const number = (v) => (v === null || v === undefined ? "none" : Number(v.toPrecision(4)).toString());
-const time = (s) => (s < 60 ? `${s.toFixed(s < 10 ? 2 : 1)} s` : `${Math.floor(s / 60)} min ${Math.round(s % 60)} s`);
+const time = (s) => (s < 60 ? `${s.toFixed(s < 10 ? 2 : 1)} s` : `${Math.floor(s / 60)} min${Math.round(s % 60) ? ` ${Math.round(s % 60)} s` : ""}`);
 
 function element(name, className, text, parent) {
   const found = document.createElement(name);
@@ -60,8 +60,9 @@ async function take(file) {
   }
   busy(`Listening to ${file.name} ...`);
   const width = Math.round(Math.min(1600, Math.max(240, $("drop").clientWidth - 36)));
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches ? 1 : 0;
   try {
-    const answer = await ask(`predict?window=auto&spectrogram=1&width=${width}`, file);
+    const answer = await ask(`predict?window=auto&spectrogram=1&width=${width}&dark=${dark}`, file);
     if (mine !== turn) return;
     show(file, answer);
   } catch (error) {
