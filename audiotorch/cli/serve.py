@@ -49,13 +49,11 @@ def add_serve(commands: Commands) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from audiotorch.serve.server import address_of, open_port, run_server
+    from audiotorch.serve import address_of, create_app, open_port, run_server
 
     model = find_model(options.model)
     listener = open_port(options.host, options.port)
     with listener:
-        from audiotorch.serve import create_app
-
         check_device(options.device)
         app = create_app(
             model,

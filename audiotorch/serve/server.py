@@ -10,7 +10,7 @@ from audiotorch.serve.refusal import need_serve
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["address_of", "open_port", "run_server"]
+__all__ = ["address_of", "make_server", "open_port", "run_server"]
 
 _CONNECTIONS = 256
 _HEADER_SECONDS = 10.0  # until a request's header is whole
@@ -74,10 +74,10 @@ def run_server(
         MissingDependencyError: uvicorn is not installed.
     """
     with listener:
-        server(app, ready).run(sockets=[listener])
+        make_server(app, ready).run(sockets=[listener])
 
 
-def server(app: "FastAPI", ready: Callable[[], None]) -> Any:
+def make_server(app: "FastAPI", ready: Callable[[], None]) -> Any:
     """Make uvicorn's server.
 
     Args:
