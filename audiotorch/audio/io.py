@@ -139,7 +139,8 @@ def stream(
 
     Blocks hold `round(block_seconds * rate)` samples, each starting `overlap_seconds` before the
     end of the one before; the last is shorter. Without overlap their concatenation equals
-    `load(source, sample_rate, mono, offset, duration)`. A recording without samples gives one empty block.
+    `load(source, sample_rate, mono, offset, duration)`. A recording without samples gives one empty
+    block.
 
     Args:
         source: path, a file's content as bytes, or a binary file object (read from its start).

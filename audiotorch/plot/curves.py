@@ -56,6 +56,9 @@ _ROWS = {
     "chroma_cens": PITCHES,
     "tonnetz": ("fifths x", "fifths y", "minor thirds x", "minor thirds y",
                 "major thirds x", "major thirds y"),
+    "poly_features": ("slope", "level at 0 Hz"),
+    "spectral_contrast": ("0 to 200 Hz", "200 to 400 Hz", "400 to 800 Hz", "0.8 to 1.6 kHz",
+                          "1.6 to 3.2 kHz", "3.2 to 6.4 kHz", "above 6.4 kHz"),
 }  # fmt: skip
 _IN_DB = {"spectrogram": 10.0, "mel_spectrogram": 10.0, "cqt": 20.0}
 _MOST_CURVES = 7  # more rows than this are drawn as an image
@@ -88,10 +91,10 @@ def mfcc(
 ) -> "Axes":
     """Draw mel-frequency cepstral coefficients over time.
 
-    Coefficient 0, the level, is ten times as large as the others and more: the colours span the
-    others, and what lies beyond has the last one. Of more than 1024 frames, a column is the mean of
-    as many as it takes. Recordings of more than 2**23 samples are taken minute by minute, and the
-    dynamic range of 80 dB is each minute's own.
+    Coefficient 0, the level, is ten times as large as the others and more: the colours span what
+    96 % of the others span, and what lies beyond has the first or last one. Of more than 1024
+    frames, a column is the mean of as many as it takes. Recordings of more than 2**23 samples are
+    taken minute by minute, and the dynamic range of 80 dB is each minute's own.
 
     Args:
         source: as in `waveform`.
@@ -114,11 +117,10 @@ def mfcc(
     module = MFCC(recording.sample_rate, n_fft, hop_length, n_mfcc=n_mfcc)
     found = _frames(recording, module, hop_length)
     axes = on_axes(ax, title)
-    others = found.mean[1:] if n_mfcc > 1 else found.mean
-    limits = (float(others.min()), float(others.max()))
-    label = "coefficient" if colorbar else None
+    label = "value" if colorbar else None
+    limits = _without_level(found)
     _draw_image(axes, recording, hop_length, found, label=label, cmap=cmap, limits=limits)
-    axes.set_ylabel("coefficient")
+    _mark_rows(axes, "mfcc", {})
     return axes
 
 
@@ -213,13 +215,14 @@ def feature_over_time(
         if feature in _IN_DB:
             found = _in_decibels(found, _IN_DB[feature])
         cmap = "magma" if feature in _IN_DB or feature in _ROWS else "viridis"
-        _draw_image(axes, recording, hop_length, found, label=UNITS[feature], cmap=cmap)
-        axes.set_ylabel(f"row of {name}")
-        if feature in _ROWS:
-            axes.set_yticks(range(len(_ROWS[feature])), _ROWS[feature])
-            axes.set_ylabel("pitch class")
+        limits = _without_level(found) if feature == "mfcc" else None
+        _draw_image(
+            axes, recording, hop_length, found, label=UNITS[feature], cmap=cmap, limits=limits
+        )
+        _mark_rows(axes, feature, settings)
     else:
-        _draw_curves(axes, recording, hop_length, found, _ROWS.get(feature))
+        names = None if settings else _ROWS.get(feature)
+        _draw_curves(axes, recording, hop_length, found, names)
         axes.set_ylabel(UNITS[feature])
     return axes
 
@@ -255,10 +258,35 @@ def _draw_curves(
             low, high = found.low[row], found.high[row]
             axes.fill_between(centres, low, high, color=colours[row], alpha=0.2, linewidth=0)
     if n_rows > 1:
-        axes.legend(fontsize=8, ncols=2, loc="upper right")
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     mark_seconds(axes, recording.offset, recording.end)
+
+
+def _mark_rows(axes: "Axes", feature: str, settings: dict[str, Any]) -> None:
+    """Say what the rows of an image are."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    label = {
+        "spectrogram": "FFT bin", "mel_spectrogram": "mel band", "tempogram": "lag in frames",
+        "cqt": "bin", **dict.fromkeys(("mfcc", "delta_mfcc", "delta2_mfcc"), "coefficient"),
+    }.get(feature, "row")  # fmt: skip
+    if feature in _ROWS and not settings:
+        axes.set_yticks(range(len(_ROWS[feature])), _ROWS[feature])
+        label = "pitch class"
+    elif feature == "cqt" and not settings:
+        axes.set_yticks(range(0, 84, 12), [f"C{octave}" for octave in range(1, 8)])
+        label = "note"
+    axes.set_ylabel(label)
+
+
+def _without_level(found: _Frames) -> tuple[float, float]:
+    """What 96 % of the coefficients span, without the first, which is the level."""
+    others = found.mean[1:] if len(found.mean) > 1 else found.mean
+    low, high = np.quantile(others, [0.02, 0.98])
+    return float(low), float(high)
 
 
 def _in_decibels(found: _Frames, factor: float) -> _Frames:
@@ -267,9 +295,7 @@ def _in_decibels(found: _Frames, factor: float) -> _Frames:
     return _Frames(db, db, db, found.per_column)
 
 
-def _frames(
-    recording: Recording, module: Callable[[Tensor], Tensor], hop_length: int
-) -> _Frames:
+def _frames(recording: Recording, module: Callable[[Tensor], Tensor], hop_length: int) -> _Frames:
     """Compute a feature of a recording's average channel, frames pooled into columns."""
     n_frames = 1 + recording.n_samples // hop_length
     per_column = max(1, -(-n_frames // COLUMNS))

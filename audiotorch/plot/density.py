@@ -8,7 +8,7 @@ from audiotorch.errors import ParameterError
 from audiotorch.features.feature import check_positive
 from audiotorch.plot.measures import Density, gather
 from audiotorch.plot.recording import Recording, Sound
-from audiotorch.plot.scales import SCALES, lowest, mark_frequencies, note_name, positions
+from audiotorch.plot.scales import SCALES, extremes, mark_frequencies, note_name, positions
 from audiotorch.plot.sounds import on_axes
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def power_spectral_density(
 
 
 def spectral_peaks(density: Density, n_peaks: int = 5) -> list[Peak]:
-    """Find the strongest peaks that stand out, the strongest first, each a semitone from the next.
+    """Find the strongest peaks that stand out, the strongest first.
 
     Args:
         density: measured.
@@ -124,13 +124,15 @@ def spectral_peaks(density: Density, n_peaks: int = 5) -> list[Peak]:
         left, top, right = db[i - 1 : i + 2]
         shift = 0.5 * (left - right) / min(left - 2 * top + right, -1e-12)
         frequency = (i + float(np.clip(shift, -0.5, 0.5))) * bin_hz
-        if any(abs(np.log2(frequency / other.frequency)) < 1 / 12 for other in peaks):
-            continue
         # The width where the level has fallen by 6 dB.
         edge = (prominences[k : k + 1], np.array([0]), np.array([len(db) - 1]))
         share = min(6.0 / float(prominences[k]), 1.0)
         width = float(peak_widths(db, np.array([i]), share, edge)[0][0])
         tonal = bool(prominences[k] >= _TONAL_DB and width <= _TONAL_BINS)
+        # Tones may lie a semitone apart; of humps, as speech has many, one in a third of an octave.
+        apart = 1 / 13 if tonal else 1 / 3
+        if any(abs(np.log2(frequency / other.frequency)) < apart for other in peaks):
+            continue
         height = float(top - 0.25 * (left - right) * shift)
         peaks.append(Peak(float(frequency), height, float(prominences[k]), tonal))
         if len(peaks) == n_peaks:
@@ -157,10 +159,8 @@ def draw_density(
         label: name of the curve, for a legend.
         colour: of the curve.
     """
-    rate = density.sample_rate
-    mark_frequencies(
-        axes, scale, lowest(scale, rate, density.n_fft), high or rate / 2, along="x"
-    )
+    lowest, highest = extremes(scale, density.sample_rate, density.n_fft)
+    mark_frequencies(axes, scale, lowest, high or highest, along="x")
     db, shown = _decibels(density.density), density.frequencies > 0
     if not shown.any():  # of a recording of one sample
         shown = np.ones(len(db), bool)
@@ -168,9 +168,9 @@ def draw_density(
     if label is None and not axes.get_legend_handles_labels()[0]:
         axes.fill_between(density.frequencies[shown], db[shown], -400, color=colour, alpha=0.12)
     top = max(float(line.get_ydata().max()) for line in axes.lines)  # type: ignore[union-attr]
-    low = min(float(np.quantile(line.get_ydata(), 0.01)) for line in axes.lines)  # type: ignore
-    axes.set_ylim(max(low - 6, top - 120), top + 6)
-    axes.set_ylabel("dB of full scale per Hz")
+    low = min(float(np.quantile(line.get_ydata(), 0.04)) for line in axes.lines)  # type: ignore
+    axes.set_ylim(max(low - 6, top - 110), top + 6)
+    axes.set_ylabel("dBFS per Hz")
     axes.grid(which="major", color="0.88", linewidth=0.6)
     axes.set_axisbelow(True)
 
@@ -204,7 +204,9 @@ def name_peaks(axes: "Axes", scale: str, peaks: list[tuple[str, Peak]]) -> None:
         placed.append((peak, colour, middle, row))
     # Room above the curve for the rows.
     bottom, top = axes.get_ylim()
+    ticks = [tick for tick in axes.get_yticks() if bottom <= tick <= top]
     share = min(0.5, (0.19 * len(reached) + 0.1) / tall)
+    axes.set_yticks(ticks)  # none beside the names
     axes.set_ylim(bottom, bottom + (top - bottom) / (1 - share))
     for peak, colour, middle, row in placed:
         height = 1 - (0.1 + 0.19 * row) / tall

@@ -22,7 +22,7 @@ __all__ = [
     "mel_edges",
 ]
 
-TO_MAXIMUM = "dB below the maximum"
+TO_MAXIMUM = "dB (maximum = 0)"
 _ROWS = 600  # of a picture: finer bins than an axis so divided are drawn as their maximum
 
 
@@ -155,9 +155,11 @@ def draw_rows(
     if not high > low:
         low, high = low - 0.5, low + 0.5
     extent = (seconds[0], seconds[-1], -0.5, len(values) - 0.5)
+    # Rows are few and high: smoothing would let each bleed into the next.
     image = axes.imshow(
-        values, origin="lower", aspect="auto", extent=extent, cmap=cmap, vmin=low, vmax=high
-    )
+        values, origin="lower", aspect="auto", extent=extent, cmap=cmap, vmin=low, vmax=high,
+        interpolation="nearest",
+    )  # fmt: skip
     if label is not None:
         ends = (bool(values.min() < low), bool(values.max() > high))
         extend = {(True, True): "both", (True, False): "min", (False, True): "max"}

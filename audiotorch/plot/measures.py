@@ -152,7 +152,7 @@ class Power:
         Args:
             n_mels: bands.
         """
-        settings = {"n_mels": n_mels, "center": False}
+        settings: dict[str, Any] = {"n_mels": n_mels, "center": False}
         module = MelSpectrogram(self.sample_rate, self.n_fft, self.hop_length, **settings)
         return module.derive(torch.cat(self._columns, dim=-1)[None])[0].numpy()
 

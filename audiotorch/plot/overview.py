@@ -73,7 +73,7 @@ def overview(
     _share_time([wave, linear, mel])
     image = linear.images[0]
     figure.colorbar(
-        image, ax=[wave, linear, mel], label="dB below the panel's maximum", pad=0.01, shrink=0.7,
+        image, ax=[wave, linear, mel], label="dB (maximum of the panel = 0)", pad=0.01, shrink=0.7,
         anchor=(0.0, 0.0), aspect=40,
     )  # fmt: skip
     psd = figure.add_subplot(grid[:, 1])
@@ -126,17 +126,18 @@ def compare(
     pictures: list[Any] = []
     for column, (side, title) in enumerate(zip(sides, titles, strict=True)):
         panels = [figure.add_subplot(grid[row, column]) for row in range(3)]
-        draw_envelope(panels[0], side.recording, side.envelope, limit=max(limit, 1e-9))
+        draw_envelope(
+            panels[0], side.recording, side.envelope, limit=max(limit, 1e-9),
+            colour=_COLOURS[column],
+        )  # fmt: skip
         _draw_images(panels[1:], side, refs, high)
         if same:
             mark_seconds(panels[2], offset, offset + longest)
         _share_time(panels)
-        panels[0].set_title(
-            _heading(side.recording, title), fontsize=11, color=_COLOURS[column]
-        )
+        panels[0].set_title(_heading(side.recording, title), fontsize=11, color=_COLOURS[column])
         pictures += panels[1:]
     image = pictures[0].images[0]
-    figure.colorbar(image, ax=pictures, label="dB below the maximum of both", pad=0.01, aspect=40)
+    figure.colorbar(image, ax=pictures, label="dB (maximum of both sides = 0)", pad=0.01, aspect=40)
     psd = figure.add_subplot(grid[3, :])
     _draw_densities(psd, sides, titles, high)
     return figure

@@ -1,7 +1,8 @@
 """A recording as pictures take it: a file or a waveform, read block by block."""
 
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -130,9 +131,9 @@ class Recording:
         self._label = source_name(source)
         if not isinstance(source, bytes | bytearray | memoryview):
             self.name = Path(self._label).name
-        if hasattr(source, "read") and not source.seekable():
-            # It is read twice: its header, then its samples.
-            source = source.read()
+            if not isinstance(source, str | os.PathLike) and not source.seekable():
+                # It is read twice: its header, then its samples.
+                source = source.read()
         self._source: Any = source
         with warnings.catch_warnings():
             # Told when the samples are read.
@@ -179,9 +180,9 @@ def _nothing(label: str) -> DecodeError:
     return DecodeError(f"{label}: holds no samples; there is nothing to draw")
 
 
-def _ahead(blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+def _ahead(blocks: Iterator[Tensor]) -> Generator[Tensor, None, None]:
     """The same blocks, each decoded while the one before is worked on."""
-    with closing(blocks), ThreadPoolExecutor(1) as pool:  # type: ignore[type-var]
+    with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, blocks, None)
         while (block := coming.result()) is not None:
             coming = pool.submit(next, blocks, None)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCALES",
+    "extremes",
     "hertz",
-    "lowest",
     "mark_frequencies",
     "mark_seconds",
     "note_name",
@@ -26,6 +26,7 @@ SCALES = ("linear", "log", "mel", "note")
 
 _NAMES = ("C", "C\u266f", "D", "D\u266f", "E", "F", "F\u266f", "G", "G\u266f", "A", "A\u266f", "B")
 _A4 = 440.0
+_C1 = _A4 * 2.0 ** (-45 / 12)
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
 _LONG, _VERY_LONG = 120.0, 7200.0  # seconds from which on clocks are read
 _APART = 0.055  # of an axis, at least, from tick to tick
@@ -132,18 +133,25 @@ def positions(scale: str, frequencies: np.ndarray) -> np.ndarray:
     return np.log2(np.maximum(hz, 1e-9))
 
 
-def lowest(scale: str, sample_rate: float, n_fft: int) -> float:
-    """Return the frequency at which an axis starts: 0, or on logarithmic scales 20 Hz or so.
+def extremes(scale: str, sample_rate: float, n_fft: int) -> tuple[float, float]:
+    """Return the frequencies at which an axis starts and ends, if nobody says so.
+
+    From 0 to half the sample rate; on the logarithmic scale from 20 Hz, and on that of notes from
+    C1 to C9, where FFT and rate reach so far.
 
     Args:
         scale: one of `SCALES`.
         sample_rate: Hz.
         n_fft: samples of the FFT; where bins are wider than 40 Hz, the first one's lower edge.
     """
+    nyquist = sample_rate / 2
     if scale in ("linear", "mel"):
-        return 0.0
-    edge = 0.5 * sample_rate / n_fft
-    return edge if sample_rate < 160 else max(20.0, edge)
+        return 0.0, nyquist
+    low = 0.5 * sample_rate / n_fft
+    if nyquist >= 80:
+        low = max(low, _C1 if scale == "note" else 20.0)
+    high = min(nyquist, 256 * _C1) if scale == "note" else nyquist
+    return (low, high) if low < high else (0.5 * sample_rate / n_fft, nyquist)
 
 
 def hertz(value: float) -> str:
@@ -175,6 +183,8 @@ def _notes(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     last = int(np.floor(12 * np.log2(high / _A4) + 1e-9)) + 69
     numbers = np.arange(first, last + 1)
     octaves = (last - first) / 12
+    named: tuple[int, ...]
+    marked: tuple[int, ...]
     if octaves > 5:
         named, marked = (0,), (2, 4, 5, 7, 9, 11)
     elif octaves > 1.3:
@@ -205,5 +215,6 @@ def _round_hertz(scale: str, low: float, high: float) -> tuple[np.ndarray, np.nd
         if place - reached >= _APART:
             kept.append(tick)
             reached = place
-    between = minor[(minor > low) & (minor < high)]
+    # On the mel scale they would crowd below 1 kHz.
+    between = minor[(minor > low) & (minor < high) & (scale != "mel")]
     return np.array(kept), between[~np.isin(between, kept)]

@@ -11,7 +11,7 @@ from audiotorch.plot.figure import NEUTRAL, new_figure, plain
 from audiotorch.plot.images import TO_MAXIMUM, bin_edges, column_edges, draw_bins, mel_edges
 from audiotorch.plot.measures import Envelope, Power, gather
 from audiotorch.plot.recording import Recording, Sound
-from audiotorch.plot.scales import SCALES, lowest, mark_seconds
+from audiotorch.plot.scales import SCALES, extremes, mark_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,8 +100,9 @@ def spectrogram(
         n_fft: FFT size in samples.
         hop_length: samples between frames.
         top_db: dB below the maximum that are shown.
-        fmin: lowest frequency shown, Hz; `None` = 0, or on logarithmic scales 20 Hz or so.
-        fmax: highest frequency shown, Hz; `None` = half the sample rate.
+        fmin: lowest frequency shown, Hz; `None` = 0; of `"log"` 20 Hz, of `"note"` C1, or half a
+            bin where that is more.
+        fmax: highest frequency shown, Hz; `None` = half the sample rate, of `"note"` C9 at most.
         cmap: colours, a name of matplotlib's.
         colorbar: draw the bar of dB.
 
@@ -277,8 +278,11 @@ def _limits(
     """Frequencies that are shown."""
     check_positive(n_fft=n_fft)
     nyquist = recording.sample_rate / 2
-    low = lowest(scale, recording.sample_rate, n_fft) if fmin is None else fmin
-    high = nyquist if fmax is None else fmax
+    lowest, highest = extremes(scale, recording.sample_rate, n_fft)
+    low = lowest if fmin is None else fmin
+    high = highest if fmax is None else fmax
+    if fmin is not None and fmax is None and low >= high:
+        high = nyquist
     least = 0.0 if scale in ("linear", "mel") else 1e-9
     if not least <= low < high <= nyquist:
         raise ParameterError(
@@ -286,6 +290,11 @@ def _limits(
             f"fmin below fmax, and both up to {nyquist:g} Hz"
         )
     return low, high
+
+
+def _minus(value: float) -> str:
+    """A number with the sign that matplotlib writes."""
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _mark_lanes(axes: "Axes", n_lanes: int, n_channels: int, limit: float) -> None:
@@ -300,7 +309,7 @@ def _mark_lanes(axes: "Axes", n_lanes: int, n_channels: int, limit: float) -> No
         ticks = [(sign * tick, lane) for lane in range(n_lanes) for sign in (1, 0, -1)]
         if n_lanes > 3:
             ticks = [(0.0, lane) for lane in range(n_lanes)]
-        axes.set_yticks([t - 2 * limit * lane for t, lane in ticks], [f"{t:g}" for t, _ in ticks])
+        axes.set_yticks([t - 2 * limit * lane for t, lane in ticks], [_minus(t) for t, _ in ticks])
         for lane, name in enumerate(names):
             axes.text(
                 0.004, -2 * limit * lane + 0.95 * limit, name, fontsize=8, va="top", color="0.25",
@@ -310,5 +319,3 @@ def _mark_lanes(axes: "Axes", n_lanes: int, n_channels: int, limit: float) -> No
         axes.set_ylabel(f"amplitude, {n_channels} channels")
     axes.grid(axis="x", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
