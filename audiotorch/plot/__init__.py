@@ -6,6 +6,7 @@ from audiotorch.plot.figure import new_figure, pixels, save_figure
 from audiotorch.plot.overview import compare, overview
 from audiotorch.plot.reasons import (
     detection,
+    explanation,
     importance_bars,
     mark_kilohertz,
     prediction_strip,
@@ -19,6 +20,7 @@ __all__ = [
     "confusion_matrix",
     "detection",
     "draw_mel",
+    "explanation",
     "feature_over_time",
     "importance_bars",
     "mark_kilohertz",

@@ -14,7 +14,6 @@ __all__ = ["explained", "spectrogram_picture"]
 
 _DPI = 100  # a page's pixels to matplotlib's inch
 _SHARP = 2  # dots a pixel, for dense screens
-_N_FEATURES = 10
 _HEIGHT = 260
 _WIDE = 500  # from here on there is room for the colours' scale
 _DARK, _LIGHT = "#1c2229", "#dfe5ec"  # the page's card, and its text
@@ -60,20 +59,16 @@ def explained(module: Any, clip: Clip, device: str | None, width: int | None) ->
     Raises:
         ParameterError: the model cannot say it.
     """
-    from audiotorch.answers import predict
-    from audiotorch.explain import explain_detection
-    from audiotorch.plot import detection
+    from audiotorch.explain import explain
+    from audiotorch.plot import explanation
 
-    if module.task != "anomaly":
-        found = predict(module, clip.file(), device=device, explain=_N_FEATURES)[0]
-        top = ", ".join(f"{name} {value:+.2f}" for name, value in found.contributions.items())
-        return {"reason": f"mostly: {top}", "contributions": found.contributions}
-    found = explain_detection(module, clip.file(), device=device)
+    found = explain(module, clip.file(), device=device)
     told: dict[str, Any] = {"reason": found.reason}
-    if found.deviations:
-        told["deviations"] = found.deviations
+    for key in ("contributions", "deviations"):
+        if values := getattr(found, key, None):
+            told[key] = dict(values)
     if width is not None:
-        figure = detection(found)
+        figure = explanation(found)
         figure.set_size_inches(max(width, _LEAST_WIDTH) / _DPI, figure.get_figheight())
         figure.suptitle("")  # the page says it in words
         told["explanation"] = _address(figure)
