@@ -17,7 +17,6 @@ _SHARP = 2  # dots a pixel, for dense screens
 _HEIGHT = 260
 _WIDE = 500  # from here on there is room for the colours' scale
 _DARK, _LIGHT = "#1c2229", "#dfe5ec"  # the page's card, and its text
-_LEAST_WIDTH = 420  # of explanations, which have more to say
 
 
 def spectrogram_picture(clip: Clip, width: int, dark: bool = False) -> str:
@@ -50,6 +49,8 @@ def spectrogram_picture(clip: Clip, width: int, dark: bool = False) -> str:
 def explained(module: Any, clip: Clip, device: str | None, width: int | None) -> dict[str, Any]:
     """Say what an answer rests on.
 
+    Where that is a place in the sound, it is drawn; features are told in numbers.
+
     Args:
         module: Pipeline, eager or exported.
         clip: what was answered.
@@ -67,12 +68,22 @@ def explained(module: Any, clip: Clip, device: str | None, width: int | None) ->
     for key in ("contributions", "deviations"):
         if values := getattr(found, key, None):
             told[key] = dict(values)
-    if width is not None:
+    if width is not None and found.map is not None:
         figure = explanation(found)
-        figure.set_size_inches(max(width, _LEAST_WIDTH) / _DPI, figure.get_figheight())
-        figure.suptitle("")  # the page says it in words
+        figure.set_size_inches(width / _DPI, figure.get_figheight())
+        _leave_out_what_is_told(figure)
         told["explanation"] = _address(figure)
     return told
+
+
+def _leave_out_what_is_told(figure: "Figure") -> None:
+    """Draw neither words nor probabilities again, that the page has beside the picture."""
+    figure.suptitle("")
+    for axes in figure.axes:
+        if axes.get_title() == "probability" and (place := axes.get_subplotspec()) is not None:
+            grid = place.get_gridspec()
+            axes.remove()
+            grid.set_width_ratios([1.0] + [1e-3] * (grid.ncols - 1))
 
 
 def _darkened(figure: "Figure") -> "Figure":

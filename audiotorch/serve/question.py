@@ -21,7 +21,7 @@ class Question:
             for none.
         hop: seconds from window to window.
         explain: whether to say what the answer rests on.
-        explanation: whether to draw it, too.
+        explanation: whether to draw it, too, where it is a place in the sound.
         spectrogram: whether to draw the sound.
         width: of pictures, in a page's pixels.
         dark: whether that page is.

@@ -94,7 +94,9 @@ async function explain(mine, file, width) {
     $("explanation").alt = `Picture of the explanation: ${answer.reason}`;
     $("explanation").hidden = false;
   } else if (answer.contributions) {
-    signedBars($("weights"), answer.contributions);
+    signedBars($("weights"), answer.contributions, "What each feature adds to the answer, or takes from it");
+  } else if (answer.deviations) {
+    signedBars($("weights"), answer.deviations, "Standard deviations from the mean of normal recordings");
   }
 }
 
@@ -151,13 +153,14 @@ function bar(place, label, value, best) {
   element("div", "value", percent(value), row);
 }
 
-function signedBars(place, values) {
+function signedBars(place, values, caption) {
+  element("p", "note", caption, place);
   const most = Math.max(...Object.values(values).map(Math.abs), 1e-30);
   for (const [label, value] of Object.entries(values)) {
     const row = element("div", "bar best", undefined, place);
     element("div", "label", label, row).title = label;
     const track = element("div", "track", undefined, row);
-    const fill = element("div", "fill signed", undefined, track), share = 50 * Math.abs(value) / most;
+    const fill = element("div", value < 0 ? "fill signed against" : "fill signed", undefined, track), share = 50 * Math.abs(value) / most;
     fill.style.width = `${share}%`;
     fill.style.left = `${value < 0 ? 50 - share : 50}%`;
     element("div", "middle", undefined, track);
@@ -195,7 +198,7 @@ function showLine(answer) {
   $("line-title").textContent = detector ? "Score over time" : "Probabilities over time";
   $("line-note").textContent = `Windows of ${number(answer.window_seconds)} s, every ${number(answer.hop_seconds)} s.` +
     (detector ? " The threshold was made for whole recordings." : "");
-  const series = detector ? [{name: "score", values: windows.map((w) => w.score)}] : classSeries(windows);
+  const series = detector ? [{name: "score", values: windows.map((w) => w.score)}] : classSeries(windows, answer.label);
   const limits = detector ? Object.entries(model.thresholds).filter(([, v]) => v !== null).map(([name, value]) => ({name: `${name} (of whole recordings)`, value})) : [];
   const values = [...series.flatMap((s) => s.values), ...limits.map((l) => l.value)];
   const low = detector ? Math.min(0, ...values) : 0, high = detector ? Math.max(...values) * 1.05 || 1 : 1;
@@ -208,10 +211,10 @@ function showLine(answer) {
   fillTable(windows, series, detector);
 }
 
-/* The classes that come highest in some window. */
-function classSeries(windows) {
+/* The answer's class, and those that come highest in some window. */
+function classSeries(windows, best) {
   const peaks = model.labels.map((label) => [label, Math.max(...windows.map((w) => w.probabilities[label]))]);
-  peaks.sort((a, b) => b[1] - a[1]);
+  peaks.sort((a, b) => (b[0] === best) - (a[0] === best) || b[1] - a[1]);
   return peaks.slice(0, MOST_LINES).map(([name]) => ({name, values: windows.map((w) => w.probabilities[name])}));
 }
 
@@ -313,7 +316,7 @@ async function start() {
   }
   const what = model.task === "anomaly" ? "A detector of what is not normal" :
     `${model.labels.length} classes: ${model.labels.slice(0, 12).join(", ")}${model.labels.length > 12 ? " ..." : ""}`;
-  $("about").textContent = `${what}. Hears ${model.sample_rate / 1000} kHz.`;
+  $("about").textContent = `${what}. Listens at ${model.sample_rate / 1000} kHz.`;
   $("limits").textContent = `Up to ${time(model.max_seconds)} and ${model.max_bytes / 1e6} MB; it stays on the machine that runs the server.`;
   for (const id of ["choose", "record"]) $(id).disabled = false;
 }
