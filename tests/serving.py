@@ -48,11 +48,12 @@ def classifier(**options: Any) -> Pipeline:
 
 
 class Waiting(nn.Module):
-    """Answers when it is let."""
+    """Answers while it is let, and fails with an error if it is to."""
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
         self.go = threading.Event()
+        self.go.set()
         self.n_asked = 0
         self._error = error
 
@@ -73,7 +74,7 @@ def waiting(error: Exception | None = None) -> tuple[Pipeline, Waiting]:
 @contextlib.contextmanager
 def running(model: Any, **options: Any) -> Iterator[str]:
     """Serve a model on a thread; at the end neither thread nor port is left."""
-    ready = threading.Event()
+    ready, before = threading.Event(), set(threading.enumerate())
     listener = open_port(port=0)
     address = address_of(listener)
     server = make_server(create_app(model, **options), ready.set)
@@ -87,7 +88,8 @@ def running(model: Any, **options: Any) -> Iterator[str]:
         thread.join(30)
         listener.close()
     assert not thread.is_alive()
-    assert not [one.name for one in threading.enumerate() if "audiotorch-serve" in one.name]
+    left = {one.name for one in set(threading.enumerate()) - before}
+    assert not [name for name in left if name.startswith("audiotorch-serve")]
 
 
 class Answer:

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -290,8 +289,9 @@ def test_the_model_and_the_server_say_what_they_are(model, served):
         ("window=0", "window='0': must be a number of seconds above 0, or auto"),
         ("window=nan", "window='nan': must"),
         ("window=x", "window='x': must"),
-        ("window=0.001", "window_seconds=0.001: the features need|gives more than"),
-        ("window=1&hop=0.0001", "gives more than 2000 windows"),
+        ("window=1e-5&hop=1", "window_seconds=1e-05: must be finite and at least one sample"),
+        ("window=0.0004", "window=0.0004, hop=0.0004: gives more than 2000 windows"),
+        ("window=0.5&hop=0.0002", "gives more than 2000 windows"),
         ("hop=1", "hop: leads from window to window"),
         ("window=auto&hop=1", "hop: leads from window to window"),
         ("window=1&hop=-1", "hop='-1': must be a number of seconds above 0$"),
@@ -472,24 +472,22 @@ def test_headers_that_never_end(model, monkeypatch):
     monkeypatch.setattr(serve_server, "_HEADER_SECONDS", 0.2)
     with running(at.load_pipeline(model)) as address:
         host, port = address.removeprefix("http://").split(":")
-        for sent in (b"", b"GET / HT", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET / HT"):
+        for sent in (b"", b"GET / HT"):
             with socket.create_connection((host, int(port)), timeout=20) as line:
                 line.sendall(sent)
-                received = b""
-                while data := line.recv(4096):
-                    received += data
-            assert (b"200 OK" in received) == (b"\r\n\r\n" in sent)
-        # One that goes on in time is answered.
+                assert line.recv(100) == b""
         with contextlib.closing(connect(address)) as connection:
+            # One that rests between whole requests is kept.
             for _ in range(3):
                 connection.request("GET", "/health")
                 assert connection.getresponse().read() == b'{"status":"ok"}'
                 time.sleep(0.3)
+            connection.sock.sendall(b"GET / HT")
+            assert connection.sock.recv(100) == b""
 
 
 def test_more_than_may_wait_are_sent_away():
     pipeline, model = waiting()
-    model.go.set()
     content = wav(noise(1.0))
     with running(pipeline, max_waiting=2) as address:
         ask(address, body=content)  # after what is done at the start
@@ -525,7 +523,6 @@ def wait_for(what):
 
 def test_work_that_takes_too_long_is_given_up():
     pipeline, model = waiting()
-    model.go.set()
     content = wav(noise(1.0))
     with running(pipeline, time_limit=1.0, max_waiting=2) as address:
         wait_for(lambda: ask(address, body=content).status == 200)
@@ -570,7 +567,6 @@ def test_clients_that_go_away_leave_nothing(served):
 
 def test_work_that_nobody_waits_for_is_not_done():
     pipeline, model = waiting()
-    model.go.set()
     content = wav(noise(1.0))
     with running(pipeline) as address:
         ask(address, body=content)
@@ -591,8 +587,7 @@ def test_work_that_nobody_waits_for_is_not_done():
 
 
 def test_a_model_that_fails_is_told_without_its_inside(caplog):
-    pipeline, model = waiting(RuntimeError("secret of the inside"))
-    model.go.set()
+    pipeline, _ = waiting(RuntimeError("secret of the inside"))
     with running(pipeline) as address:
         answer = ask(address, body=wav(noise(1.0)))
         assert answer.status == 500
@@ -722,9 +717,3 @@ def test_limits_must_be_above_zero(model):
     for name in ("max_bytes", "max_seconds", "time_limit", "max_waiting"):
         with pytest.raises(ParameterError, match=f"{name}=0: must be above 0"):
             create_app(model, **{name: 0})
-
-
-def test_importing_audiotorch_loads_no_server():
-    code = "import sys, audiotorch.cli; print('fastapi' in sys.modules, 'uvicorn' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout == "False False\n"
