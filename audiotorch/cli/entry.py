@@ -15,6 +15,7 @@ from audiotorch.cli.features import add_features
 from audiotorch.cli.info import add_info
 from audiotorch.cli.predict import add_predict
 from audiotorch.cli.serve import add_serve
+from audiotorch.cli.report import add_report
 from audiotorch.cli.terminal import (
     DONE,
     INTERRUPTED,
@@ -104,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add_transcribe(commands)
     add_export(commands)
     add_serve(commands)
+    add_report(commands)
     add_bench(commands)
     return parser
 
