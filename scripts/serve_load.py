@@ -1,10 +1,10 @@
 """Ask `audiotorch serve` many times at once: python scripts/serve_load.py runs/first.
 
-Clients send recordings in several formats and, among them, what a server must refuse: broken, empty,
-oversized and endless files, NaN, paths for names, playlists, wrong forms and parameters. Each answer
-is held against `audiotorch.predict` of the same bytes. Printed are the times, the statuses, and what
-memory, open files, threads and temporary files the server has after half of the requests and at the
-end. The exit status is 1 where an answer was wrong, or something grew.
+Clients send recordings in several formats and, among them, what a server must refuse: broken,
+empty, oversized and endless files, NaN, paths for names, playlists, wrong forms and parameters.
+Each answer is held against `audiotorch.predict` of the same bytes. Printed are the times, the
+statuses, and what memory, open files, threads and temporary files the server has after half of
+the requests and at the end. The exit status is 1 where an answer was wrong, or something grew.
 """
 
 import argparse

@@ -20,7 +20,7 @@ from audiotorch.serve import address_of, create_app, open_port
 from audiotorch.serve.server import make_server
 
 RATE = 8000
-HOSTILE = "<img src=x onerror=alert(1)> \"quoted\" \N{DOG FACE} $x$"
+HOSTILE = '<img src=x onerror=alert(1)> "quoted" \N{DOG FACE} $x$'
 LABELS = ["rain", HOSTILE, "clock", "sea"]
 
 

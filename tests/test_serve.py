@@ -330,7 +330,9 @@ def test_no_name_and_no_content_opens_a_file(served, tmp_path):
     assert ask(served, body=body, headers={"Content-Type": kind}).json["file"] == str(secret)
 
 
-@pytest.mark.parametrize("name", [HOSTILE.replace('"', "'"), "a\tb.wav", "clip.flac", "$5 \u202e.wav"])
+@pytest.mark.parametrize(
+    "name", [HOSTILE.replace('"', "'"), "a\tb.wav", "clip.flac", "$5 \u202e.wav"]
+)
 def test_names_are_only_repeated(served, name):
     body, kind = load.form(name, wav(noise(1.0)))
     assert ask(served, body=body, headers={"Content-Type": kind}).json["file"] == name
@@ -535,7 +537,7 @@ def test_work_that_takes_too_long_is_given_up():
 
 
 def test_bytes_of_all_uploads_are_bounded():
-    """Two clients hold all that uploads may have; a third is sent away, and none is held for good."""
+    """Clients hold all that uploads may have; one more is sent away, and none is held for good."""
     pipeline, _ = waiting()
     with running(pipeline, max_bytes=100_000) as address:
         open_ones = [connect(address) for _ in range(4)]
@@ -709,7 +711,9 @@ def test_wrong_use_is_told_in_a_line(model, capsys, arguments, text):
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "python_multipart"])
 def test_a_missing_package_is_named_with_its_extra(model, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingDependencyError, match=rf'{package}: pip install "audiotorch\[serve\]"'):
+    with pytest.raises(
+        MissingDependencyError, match=rf'{package}: pip install "audiotorch\[serve\]"'
+    ):
         serve_server.make_server(create_app(model), lambda: None)
 
 

@@ -10,13 +10,15 @@ import pytest
 import soundfile
 from browser import PHONE, WIDE, Watched, chromium
 from detectors import calibrated, image_detector, noise, vector_detector, wav
-from serving import HOSTILE, LABELS, classifier, load_script, running
+from serving import HOSTILE, LABELS, ask, classifier, load_script, running, waiting
 
 import audiotorch as at
 
 load = load_script("serve_load")
 
-ANSWERED = "document.querySelector('#why').getAttribute('aria-busy') === 'false' && reason.textContent"
+ANSWERED = "document.querySelector('#why').ariaBusy === 'false' && reason.textContent !== ''"
+DONE = f"""document.querySelector('#status').hidden &&
+    (!document.querySelector('#error').hidden || {ANSWERED})"""
 FAKE_MICROPHONE = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 
 
@@ -67,11 +69,9 @@ def visited(
 def give(watched: Watched, name: str, content: bytes) -> None:
     """Choose a file, and wait until all is answered."""
     file = {"name": name, "mimeType": "audio/wav", "buffer": content}
+    before = watched.value("turn")
     watched.page.set_input_files("#file", file)
-    watched.page.wait_for_function(
-        f"(!error.hidden || document.querySelector('#name').textContent) && status.hidden "
-        f"&& (!error.hidden || {ANSWERED})".replace("status.", "document.querySelector('#status').")
-    )
+    watched.wait(f"turn > {before} && {DONE}")
 
 
 def refused(watched: Watched, name: str, content: bytes, status: int) -> str:
@@ -283,22 +283,33 @@ def test_real_recordings(browser, address, data_root, model):
             assert watched.value("player.duration") == pytest.approx(length, abs=0.1)
 
 
-def test_another_sites_page_cannot_ask(browser, address, tmp_path):
-    """A form and a script on a page from elsewhere, as a browser sends them."""
-    page_file = Path(tmp_path) / "evil.html"
-    page_file.write_text("<p>elsewhere</p>", encoding="utf-8")
-    context = browser.new_context()
-    try:
-        page = context.new_page()
-        page.goto(page_file.as_uri())
-        script = f"""async () => {{
-          const answer = await fetch("{address}/predict", {{method: "POST", mode: MODE, body: "x"}});
-          return answer.type + await answer.text();
-        }}"""
-        with page.expect_response(f"{address}/predict") as found:
-            assert page.evaluate(script.replace("MODE", "'no-cors'")) == "opaque"
-        assert found.value.status == 403
-        with pytest.raises(Exception, match="Failed to fetch"):
-            page.evaluate(script.replace("MODE", "'cors'"))
-    finally:
-        context.close()
+def test_another_sites_page_cannot_ask(browser, tmp_path):
+    """Scripts and a form on a page from elsewhere: the model is never asked."""
+    pipeline, model = waiting()
+    content = wav(noise(1.0))
+    with running(pipeline) as address:
+        assert ask(address, body=content).status == 200
+        asked = model.n_asked
+        elsewhere = Path(tmp_path) / "elsewhere.html"
+        form = f'<form method="post" enctype="multipart/form-data" action="{address}/predict">'
+        field = '<input type="file" name="file"><button>Win a prize</button></form>'
+        elsewhere.write_text(form + field, encoding="utf-8")
+        context = browser.new_context()
+        try:
+            page = context.new_page()
+            page.goto(elsewhere.as_uri())
+            for mode in ("cors", "no-cors"):
+                body = f"new Blob([new Uint8Array({list(content)})])"
+                options = f"{{method: 'POST', mode: '{mode}', body: {body}}}"
+                with pytest.raises(Exception, match="Failed to fetch"):
+                    page.evaluate(f"fetch('{address}/predict', {options})")
+            file = {"name": "clip.wav", "mimeType": "audio/wav", "buffer": content}
+            page.set_input_files("input", file)
+            with page.expect_navigation() as sent:
+                page.click("button")
+            assert sent.value.status == 403
+        finally:
+            context.close()
+        assert model.n_asked == asked
+        assert ask(address, body=content).status == 200
+        assert model.n_asked == asked + 1

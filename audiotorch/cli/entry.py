@@ -14,8 +14,8 @@ from audiotorch.cli.export import add_export
 from audiotorch.cli.features import add_features
 from audiotorch.cli.info import add_info
 from audiotorch.cli.predict import add_predict
-from audiotorch.cli.serve import add_serve
 from audiotorch.cli.report import add_report
+from audiotorch.cli.serve import add_serve
 from audiotorch.cli.terminal import (
     DONE,
     INTERRUPTED,

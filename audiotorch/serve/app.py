@@ -88,7 +88,7 @@ def create_app(
     _add_page(app)
     _add_errors(app)
     hosts, any_address = known_hosts(host, names)
-    app.add_middleware(Guard, hosts=hosts, any_address=any_address)  # type: ignore[arg-type]
+    app.add_middleware(Guard, hosts=hosts, any_address=any_address)
     return app
 
 

@@ -1,4 +1,4 @@
-"""An upload, decoded once: at the model's rate, no longer than allowed, whatever its header says."""
+"""An upload, decoded once: at the model's rate, and no longer than allowed."""
 
 import io
 import warnings

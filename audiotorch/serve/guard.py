@@ -1,9 +1,9 @@
 """What stands before the application: who may ask, and how an answer ends.
 
-A server on one's own machine can be reached by every page that one's browser shows. Two checks keep
-those out: `Host` must be a name that this server goes by, so that a stranger's domain which resolves
-to 127.0.0.1 (DNS rebinding) gets nothing; and `Origin`, which browsers add to what pages send, must
-be this very server.
+A server on one's own machine can be reached by every page that one's browser shows. Two checks
+keep those out: `Host` must be a name that this server goes by, so that a stranger's domain which
+resolves to 127.0.0.1 (DNS rebinding) gets nothing; and `Origin`, which browsers add to what pages
+send, must be this very server.
 """
 
 import asyncio
@@ -81,9 +81,7 @@ class Guard:
         self._hosts = hosts
         self._any_address = any_address
 
-    async def __call__(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)

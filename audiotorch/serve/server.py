@@ -87,7 +87,8 @@ def make_server(app: "FastAPI", ready: Callable[[], None]) -> Any:
     Raises:
         MissingDependencyError: uvicorn is not installed.
     """
-    uvicorn = need_serve("uvicorn")
+    need_serve("uvicorn")
+    import uvicorn
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: Any = None) -> None:
@@ -111,11 +112,11 @@ def make_server(app: "FastAPI", ready: Callable[[], None]) -> Any:
 
 
 def _protocol() -> Any:
-    """uvicorn's protocol, which waits for a header for ever, with an end to that."""
-    h11 = need_serve("h11")
-    h11_impl = need_serve("uvicorn.protocols.http.h11_impl")
+    """Give uvicorn's protocol, which waits for a header for ever, an end to that."""
+    import h11
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    class Protocol(h11_impl.H11Protocol):
+    class Protocol(H11Protocol):
         _patience: Any = None
 
         def connection_made(self, transport: Any) -> None:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from audiotorch.serve.refusal import Gone, Refused
 
@@ -104,7 +104,7 @@ class Worker:
         future.add_done_callback(self._count_down)
         answer = asyncio.wrap_future(future)
         leaving = asyncio.ensure_future(gone)
-        both = {answer, leaving}
+        both: set[asyncio.Future[Any]] = {answer, leaving}
         try:
             await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
