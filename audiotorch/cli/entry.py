@@ -16,6 +16,7 @@ from audiotorch.cli.info import add_info
 from audiotorch.cli.plot import add_plot
 from audiotorch.cli.predict import add_predict
 from audiotorch.cli.report import add_report
+from audiotorch.cli.serve import add_serve
 from audiotorch.cli.terminal import (
     DONE,
     INTERRUPTED,
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add_detect(commands)
     add_transcribe(commands)
     add_export(commands)
+    add_serve(commands)
     add_report(commands)
     add_bench(commands)
     return parser
