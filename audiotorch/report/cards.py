@@ -8,18 +8,21 @@ from typing import Any
 
 import torch
 
-from audiotorch.audio import load
+from audiotorch.audio import info
 from audiotorch.errors import AudioTorchError
-from audiotorch.report.audio import compressed
+from audiotorch.report.audio import Budget, excerpt, mp3, thumbnail
 from audiotorch.report.page import Clip, Picture, Text
 from audiotorch.report.record import RunRecord, first_line
 
 __all__ = ["FAULTS", "Asked", "Cards", "picture_of"]
 
-_SHOWN_SECONDS = 30.0  # of a recording, in its player and spectrogram
-_DPI = 90
-# What a file or a model from elsewhere can fail with: a report then lacks a picture, no more.
-FAULTS = (AudioTorchError, OSError, RuntimeError, ValueError, TypeError, IndexError, KeyError)
+_DPI, _COLOURS = 90, 128
+_LONGEST = 600.0  # seconds of a recording that is asked for reasons; longer ones take minutes
+# What files and models from elsewhere can fail with: a report then lacks a picture, no more.
+FAULTS = (
+    *(AudioTorchError, OSError, RuntimeError, ValueError, TypeError),
+    *(AttributeError, IndexError, KeyError),
+)
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,25 @@ class Cards:
 
     Args:
         record: of the run; its exported model tells the reasons.
+        budget: of the page.
         n_explained: cards with reasons, as these take time.
-        remark: stands before each reason.
+        advance: is told how many cards are done, and of how many.
 
     Attributes:
         found: explanations by file.
     """
 
-    def __init__(self, record: RunRecord, n_explained: int = 14, remark: str = "") -> None:
+    def __init__(
+        self,
+        record: RunRecord,
+        budget: Budget,
+        n_explained: int = 14,
+        advance: Callable[[int, int], object] = lambda done, total: None,
+    ) -> None:
         self.found: dict[str, Any] = {}
-        self._record, self._left, self._remark = record, n_explained, remark
+        self._record, self._budget, self._advance = record, budget, advance
+        self._left = self._n = n_explained
+        self._done = 0
 
     def card(self, asked: Asked) -> Clip:
         """Return a card; what cannot be had is said on it.
@@ -61,24 +73,30 @@ class Cards:
         Args:
             asked: the recording.
         """
-        path = Path(asked.file)
-        lines, pictures, audio = list(asked.lines), [], None
+        made = self._card(asked)
+        self._done += 1
+        self._advance(min(self._done, self._n), self._n)
+        return made
+
+    def _card(self, asked: Asked) -> Clip:
+        name, lines = Path(asked.file).name, list(asked.lines)
+        if not _is_there(asked.file):
+            silent = "The recording is not where it was, so it cannot be played"
+            return Clip(name, [*lines, asked.file], None, tone=asked.tone, silent=silent)
+        reasons = self._reasons(asked, lines)
+        found = self.found.get(asked.file)
+        pictures: list[Picture] = []
         try:
-            there = path.is_file()
-        except (OSError, ValueError):
-            there = False
-        if not there:
-            lines.append(f"The recording is not there any more, so there is no player: {path}")
-            return Clip(path.name, lines, None, [], asked.tone)
-        try:
-            waveform, rate = load(path, duration=_SHOWN_SECONDS, sample_rate=None)
-            audio = compressed(waveform[0], rate)
-            pictures.append(_spectrogram(waveform[0], rate, path.name))
+            piece = excerpt(asked.file, around_seconds=getattr(found, "second", None))
+            audio = mp3(piece, self._budget)
+            small = thumbnail(piece, self._budget, name)
         except FAULTS as error:
-            lines.append(f"The recording cannot be read: {first_line(error)}")
-        else:
-            pictures += self._reasons(asked, lines)
-        return Clip(path.name, lines, audio, pictures, asked.tone)
+            silent = f"The recording cannot be read: {first_line(error)}"
+            return Clip(name, lines, None, reasons, asked.tone, silent)
+        if piece.told:
+            lines.append(piece.told)
+        pictures += [] if small is None else [small]
+        return Clip(name, lines, audio, [*pictures, *reasons], asked.tone)
 
     def _reasons(self, asked: Asked, lines: list[str]) -> list[Picture]:
         """Why, as a picture; the sentence goes to the lines."""
@@ -92,53 +110,72 @@ class Cards:
         try:
             with torch.no_grad():
                 found = self._explain(module, asked)
-            picture = _drawn(found, Path(asked.file).name)
         except FAULTS as error:
             lines.append(f"No reasons: {first_line(error)}")
             return []
         self.found[asked.file] = found
-        lines.append(f"{self._remark}{found.reason}")
-        return [picture]
+        lines.append(found.reason)
+        about = f"reasons of {Path(asked.file).name}"
+        drawn = picture_of(lambda: _drawn(found), about, self._budget)
+        if isinstance(drawn, Picture):
+            return [drawn]
+        lines.append(drawn.text)
+        return []
 
     def _explain(self, module: Any, asked: Asked) -> Any:
         from audiotorch import explain
 
+        seconds = info(asked.file).duration_seconds
+        if seconds > _LONGEST:
+            raise ValueError(f"it lasts {seconds:.0f} s; audiotorch's explain takes its time")
         if self._record.is_detector:
             return explain.explain_detection(module, asked.file)
         return explain.explain_class(module, asked.file, label=asked.label)
 
 
-def picture_of(draw: Callable[[], Any], alt: str, caption: str = "") -> Picture | Text:
+def picture_of(
+    draw: Callable[[], Any], alt: str, budget: Budget, caption: str = ""
+) -> Picture | Text:
     """Return a drawn picture, or the reason why there is none.
 
     Args:
         draw: returns matplotlib's Axes or Figure.
         alt: what it shows, for those who cannot see it.
+        budget: of the page.
         caption: stands below it.
     """
     try:
         drawn = draw()
+        png = _png(getattr(drawn, "figure", None) or drawn)
     except FAULTS as error:
         return Text(f"No picture of {alt}: {first_line(error)}")
-    return Picture(_png(getattr(drawn, "figure", None) or drawn), alt, caption)
+    if not budget.take(len(png)):
+        return Text(f"No picture of {alt}: the page would be too large to mail.")
+    return Picture(png, alt, caption)
+
+
+def _drawn(found: Any) -> Any:
+    from audiotorch import plot
+
+    return plot.explanation(found)
+
+
+def _is_there(file: str) -> bool:
+    try:
+        return Path(file).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _png(figure: Any) -> bytes:
+    """A figure in few colours, which halves its size and nobody sees."""
+    from PIL import Image
+
     from audiotorch.plot.figure import any_glyph
 
-    held = BytesIO()
+    held, small = BytesIO(), BytesIO()
     with any_glyph():
         figure.savefig(held, dpi=_DPI, format="png")
-    return held.getvalue()
-
-
-def _spectrogram(waveform: Any, rate: int, name: str) -> Picture:
-    from audiotorch import plot
-
-    return Picture(_png(plot.spectrogram(waveform, rate, name)), f"spectrogram of {name}")
-
-
-def _drawn(found: Any, name: str) -> Picture:
-    from audiotorch import plot
-
-    return Picture(_png(plot.explanation(found, name)), f"reasons of {name}", found.reason)
+    image = Image.open(held).convert("RGB").quantize(_COLOURS)
+    image.save(small, "PNG", optimize=True)
+    return min(held.getvalue(), small.getvalue(), key=len)

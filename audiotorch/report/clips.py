@@ -1,5 +1,6 @@
 """The table of every judged clip, and how figures are written in tables."""
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from audiotorch.answers.table import AnswerTable
+from audiotorch.report.audio import Budget
 from audiotorch.report.judged import PARTS
 from audiotorch.report.page import Section, Table
 
@@ -18,28 +20,34 @@ DETECTOR_PARTS = {"train": "Fitted on", "held_back": "Held back", "test": "Test"
 _ROWS = 25_000  # of the table: with more, a page is slow and large
 
 
-def all_clips(answers: AnswerTable, n_rows: int = _ROWS) -> Section:
+def all_clips(answers: AnswerTable, budget: Budget, n_rows: int = _ROWS) -> Section:
     """Return the table of every judged clip, with what was answered.
 
     Args:
         answers: of the run.
+        budget: of the page; the table takes a half of it at most.
         n_rows: at most so many: the errors, and of the rest those that are nearest to one.
     """
-    chosen, caption = np.arange(len(answers)), ""
-    if len(answers) > n_rows:
-        chosen = np.sort(np.argsort(_doubt(answers), kind="stable")[:n_rows])
-        caption = (
-            f"{n_rows:,} of {len(answers):,} judged clips: the errors, and the right answers that "
-            "were the least sure. answers.csv has all of them."
-        )
     root = common_folder(answers.files)
     columns, cells = _columns(answers)
-    rows = [
-        [str(answers.files[i])[len(root) :], *(column[i] for column in cells)]
-        for i in chosen.tolist()
-    ]
-    note = f"Files lie in {root}" if root else ""
-    return Section("All clips", [Table(["file", *columns], rows, caption)], note=note)
+    rows = []
+    order = np.argsort(_doubt(answers), kind="stable")[:n_rows].tolist()
+    share = budget.part(0.5)
+    for i in order:
+        row = [str(answers.files[i])[len(root) :], *(column[i] for column in cells)]
+        if not share.take(len(json.dumps(row)) + 1, base64=False):
+            break
+        rows.append((i, row))
+    budget.give_back(share)
+    told = [f"Files lie in {root}"] if root else []
+    if len(rows) < len(answers):
+        told.append(
+            f"{len(rows):,} of {len(answers):,} rows: the errors, and the right answers that were "
+            "the least sure; answers.csv has all of them"
+        )
+    # As answers.csv has them.
+    table = Table(["file", *columns], [row for _, row in sorted(rows, key=lambda each: each[0])])
+    return Section("All clips", [table], note=". ".join(told))
 
 
 def common_folder(files: Sequence[Any]) -> str:

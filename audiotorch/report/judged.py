@@ -18,7 +18,7 @@ __all__ = ["PARTS", "JudgedPart", "judged_parts"]
 PARTS = {
     "test": "Test",
     "val": "Validation",
-    "cv_grouped": "Cross-validation, groups left out",
+    "cv_grouped": "Groups left out",
     "cv": "Cross-validation by clip",
 }
 """What a reader calls the parts; the one to believe most comes first."""
