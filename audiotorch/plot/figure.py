@@ -12,13 +12,16 @@ import numpy as np
 from audiotorch.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = [
     "NEUTRAL",
+    "PALETTE",
     "RIGHT",
     "WRONG",
     "any_glyph",
+    "axes_for",
     "new_figure",
     "pixels",
     "plain",
@@ -29,6 +32,11 @@ __all__ = [
 
 _NAME = 32  # letters of a name that are drawn
 RIGHT, WRONG, NEUTRAL = "#1b7f4b", "#c0392b", "#33475b"
+# Okabe and Ito's, told apart by colour-blind people too; yellow, faint on white, and black last.
+PALETTE = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"),
+    *("#f0e442", "#000000"),
+)
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -53,11 +61,22 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def pixels(figure: "Figure") -> np.ndarray:
+def axes_for(ax: "Axes | None", width: float, height: float) -> "Axes":
+    """The axes to draw on: those given, else the only ones of a new figure.
+
+    Args:
+        ax: given by the caller, or None.
+        width: inches of the new figure.
+        height: inches of the new figure.
+    """
+    return new_figure(width, height).add_subplot() if ax is None else ax
+
+
+def pixels(figure: "Figure | SubFigure") -> np.ndarray:
     """Return a drawn figure as an image.
 
     Args:
-        figure: from this file's functions.
+        figure: from this package's functions, of axes `axes.figure`.
 
     Shape:
         - Output: `(height, width, 3)`, uint8
@@ -68,18 +87,19 @@ def pixels(figure: "Figure") -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_figure(figure: "Figure", path: str | Path) -> None:
+def save_figure(figure: "Figure | SubFigure", path: str | Path) -> None:
     """Write a PNG that is complete or not there.
 
     Args:
-        figure: from this file's functions.
+        figure: from this package's functions, of axes `axes.figure`.
         path: the file; its folder is made when missing.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.tmp")
+    whole: Any = figure
     with any_glyph():
-        figure.savefig(partial, dpi=110, format="png")
+        whole.savefig(partial, dpi=110, format="png")
     os.replace(partial, path)
 
 
@@ -100,5 +120,5 @@ def short(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A dollar sign in a name must not start a formula."""
-    return text.replace("$", r"\$")
+    """A dollar sign in a name must not start a formula; half a surrogate pair cannot be drawn."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")

@@ -44,7 +44,7 @@ def draw_detector(
         for name, chosen in (("test, normal", ~anomalous), ("test, anomalies", anomalous)):
             if bool(chosen.any()):
                 parts[name] = scores["test"][chosen].numpy()
-    figure = score_histogram(parts, thresholds)
+    figure = score_histogram(parts, thresholds).figure
     save_figure(figure, folder / "scores.png")
     # Not the name of the pictures that an autoencoder's epochs have, at other steps.
     writer.add_image("final/scores", pixels(figure), dataformats="HWC")

@@ -60,7 +60,8 @@ class AutoencoderDrawings(Callback):
                 tag = f"{name.replace(' ', '_')}/{rank}"
                 writer.add_image(tag, pixels(figure), step, dataformats="HWC")
         finite = {name: row[np.isfinite(row)] for name, row in scores.items()}
-        writer.add_image("scores", pixels(score_histogram(finite)), step, dataformats="HWC")
+        picture = pixels(score_histogram(finite).figure)
+        writer.add_image("scores", picture, step, dataformats="HWC")
         network.train(was_training)
 
     def _groups(self) -> dict[str, list[Tensor]]:

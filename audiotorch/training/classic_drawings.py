@@ -8,14 +8,13 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from audiotorch.data.datamodule import AudioDataModule
-from audiotorch.models.calibration import reliability
 from audiotorch.models.evaluation import Evaluation, table
 from audiotorch.models.importance import Importance
 from audiotorch.plot import (
     confusion_matrix,
     importance_bars,
     pixels,
-    reliability_diagram,
+    reliability,
     save_figure,
 )
 from audiotorch.training.drawings import draw_error
@@ -46,14 +45,14 @@ def draw_classic(
         for key in ("acc", "f1", "ece", "loss"):
             writer.add_scalar(f"{name}/{key}", getattr(evaluation, key))
         matrix = np.asarray(evaluation.confusion_matrix)
-        figure = confusion_matrix(matrix, data.labels)
+        figure = confusion_matrix(matrix, data.labels).figure
         writer.add_image(f"{name}/confusion_matrix", pixels(figure), dataformats="HWC")
         if name.startswith("cv"):
             save_figure(figure, folder / f"confusion_{name}.png")
             text = "\n".join(f"    {line}" for line in table([evaluation]).splitlines())
             writer.add_text(f"{name}/report", text)
-    curves = {name: reliability(e.probabilities, e.targets) for name, e in found.items()}
-    pictures = {"reliability": reliability_diagram(curves)}
+    answers = {name: (e.probabilities, e.targets) for name, e in found.items()}
+    pictures = {"reliability": reliability(answers).figure}
     if importance:
         pictures["importance"] = importance_bars(importance)
     for name, figure in pictures.items():

@@ -81,7 +81,7 @@ class Drawings(Callback):
             return
         step = trainer.global_step
         matrix = np.asarray(task.scores["val"]["confusion_matrix"])
-        picture = pixels(confusion_matrix(matrix, list(task.pipeline.labels)))
+        picture = pixels(confusion_matrix(matrix, list(task.pipeline.labels)).figure)
         writer.add_image("val/confusion_matrix", picture, step, dataformats="HWC")
         for rank, (loss, _, text, clip) in enumerate(self.worst, start=1):
             told = f"{text}, loss {loss:.2f}"

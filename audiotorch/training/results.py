@@ -107,7 +107,7 @@ def draw(folder: Path, pipeline: Pipeline, data: AudioDataModule, metrics: dict[
     stage, clips = ("test", data.test_set) if len(data.test_set) else ("val", data.val_set)
     if len(clips):
         matrix = np.asarray(metrics[f"{stage}/confusion_matrix"])
-        save_figure(confusion_matrix(matrix, data.labels), folder / "confusion.png")
+        save_figure(confusion_matrix(matrix, data.labels).figure, folder / "confusion.png")
         targets = clips.targets.tolist()
         chosen = [targets.index(target) for target in sorted(set(targets))][:_STRIP]
         truth = [data.labels[targets[i]] for i in chosen]
