@@ -73,8 +73,8 @@ def _glance(record: RunRecord, parts: Sequence[JudgedPart], remarks: Sequence[st
     if threshold is not None:
         blocks.append(
             Text(
-                f"Below a confidence of {threshold:.3f} the model gives no label: 'answered' is the "
-                "share of the clips that get one, 'right of these' how many of them are right."
+                f"Below a confidence of {threshold:.3f} the model gives no label: 'answered' is "
+                "the share of the clips that get one, 'right of these' how many of them are right."
             )
         )
     blocks += [Text(text) for text in (*remarks, *record.gaps, *_notes(parts))]
@@ -154,7 +154,7 @@ def _importance(record: RunRecord, budget: Budget) -> list[Section]:
                 drops[str(name)] = (mean, std)
     if not drops:
         return []
-    rows = [[name, mean, std] for name, (mean, std) in drops.items()]
+    rows: list[list[str | float]] = [[name, mean, std] for name, (mean, std) in drops.items()]
     about = "how important features are"
     picture = picture_of(lambda: plot.importance_bars(drops), about, budget)
     table = Table(["feature", "accuracy lost without it", "standard deviation"], rows)

@@ -91,8 +91,9 @@ def _page(source: Path, title: str, root: Path | None, advance: Advance) -> str:
 
 
 def _run_page(run_dir: Path, title: str, advance: Advance) -> str:
-    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
-    if "conformal" in metrics:
+    from audiotorch.report.record import RunRecord
+
+    if RunRecord.read(run_dir).is_detector:
         from audiotorch.report.detector import detector_page
 
         return detector_page(run_dir, title=title, advance=advance)
