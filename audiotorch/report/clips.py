@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ def all_clips(answers: AnswerTable, budget: Budget, n_rows: int = _ROWS) -> Sect
     return Section("All clips", [table], note=". ".join(told))
 
 
-def common_folder(files: Sequence[Any]) -> str:
+def common_folder(files: Iterable[Any]) -> str:
     """Return the folder that all files are in, with a slash at its end; empty where there is none.
 
     Args:

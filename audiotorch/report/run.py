@@ -68,7 +68,7 @@ def _glance(record: RunRecord, parts: Sequence[JudgedPart], remarks: Sequence[st
     if isinstance(record.metrics.get("leakage"), str):
         blocks.append(Text(record.metrics["leakage"]))
     if parts:
-        blocks.append(_side_by_side(record, parts))
+        blocks += [_side_by_side(record, parts), Text(_INTERVALS)]
     threshold = number(record.metrics, "abstain")
     if threshold is not None:
         blocks.append(
@@ -103,7 +103,7 @@ def _side_by_side(record: RunRecord, parts: Sequence[JudgedPart]) -> Table:
         rows.append(row)
     columns = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
     cells = [[row[name] for name in columns] for row in rows]
-    return Table(columns, cells, f"By part of the data. {_INTERVALS}")
+    return Table(columns, cells)
 
 
 def _notes(parts: Sequence[JudgedPart]) -> list[str]:
