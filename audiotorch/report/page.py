@@ -226,7 +226,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
     script = "\n".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     numbers = itertools.count(1)
-    return _template().render(
+    page: str = _template().render(
         title=title,
         subtitle=subtitle,
         policy=_policy(style, script),
@@ -242,6 +242,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
             for number, section in enumerate(sections, 1)
         ],
     )
+    return page.lstrip()
 
 
 def shown(text: object) -> str:
@@ -328,7 +329,9 @@ def _view(block: Block, identity: str) -> dict[str, Any]:
         view |= {"numeric": numeric, "bars": bars, "most": most}
     elif isinstance(block, Transcripts):
         data = {"doubtful": block.doubtful, "recordings": [*map(_spoken, block.recordings)]}
-        view |= {"data": _json(data), "clock": _clock}
+        spoken = (segment for one in block.recordings for segment in one.segments)
+        has_words = any(segment.words for segment in spoken)
+        view |= {"data": _json(data), "clock": _clock, "has_words": has_words}
     return view
 
 
