@@ -19,7 +19,7 @@ __all__ = ["detector_page"]
 
 
 def detector_page(
-    folder: str | Path,
+    run: str | Path | RunRecord,
     *,
     title: str = "",
     advance: Callable[[int, int], object] = lambda done, total: None,
@@ -27,14 +27,15 @@ def detector_page(
     """Return the report of a detector's run as one HTML page.
 
     Args:
-        folder: the run's directory.
+        run: its directory, or what was read from it.
         title: of the page; `""` = the directory's name.
         advance: is told how many of the cards are done, and of how many.
 
     Raises:
         ParameterError: it holds no `metrics.json` that can be read.
     """
-    record, budget = RunRecord.read(folder), Budget()
+    record = run if isinstance(run, RunRecord) else RunRecord.read(run)
+    budget = Budget()
     told, remarks = _told(record)
     sections = [_glance(record, told, remarks), thresholds(record, told), *machines(told)]
     answers = record.answers

@@ -23,7 +23,7 @@ _INTERVALS = (
 
 
 def run_page(
-    folder: str | Path,
+    run: str | Path | RunRecord,
     *,
     title: str = "",
     advance: Callable[[int, int], object] = lambda done, total: None,
@@ -31,14 +31,15 @@ def run_page(
     """Return the report of a classifier's run as one HTML page.
 
     Args:
-        folder: the run's directory.
+        run: its directory, or what was read from it.
         title: of the page; `""` = the directory's name.
         advance: is told how many of the cards are done, and of how many.
 
     Raises:
         ParameterError: it holds no `metrics.json` that can be read.
     """
-    record, budget = RunRecord.read(folder), Budget()
+    record = run if isinstance(run, RunRecord) else RunRecord.read(run)
+    budget = Budget()
     parts, remarks = judged_parts(record)
     figures = [part_section(part, budget) for part in parts]
     about_model = _curves(record, budget) + _importance(record, budget)
