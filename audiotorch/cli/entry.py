@@ -14,6 +14,7 @@ from audiotorch.cli.export import add_export
 from audiotorch.cli.features import add_features
 from audiotorch.cli.info import add_info
 from audiotorch.cli.predict import add_predict
+from audiotorch.cli.report import add_report
 from audiotorch.cli.terminal import (
     DONE,
     INTERRUPTED,
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add_detect(commands)
     add_transcribe(commands)
     add_export(commands)
+    add_report(commands)
     add_bench(commands)
     return parser
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,16 +12,15 @@ from torch import Tensor
 from audiotorch.audio.io import Source, info, load
 from audiotorch.report.page import Picture
 
-__all__ = ["PAGE_BYTES", "Budget", "Excerpt", "excerpt", "mp3", "thumbnail"]
+__all__ = ["PAGE_BYTES", "Budget", "Excerpt", "encode_mp3", "excerpt", "mp3", "thumbnail"]
 
 PAGE_BYTES = 14_000_000
 """What a page may weigh, so that it can be mailed: below 15 MB with all that is not counted."""
 
 # MP3's rates; in between there is none.
 _RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-_LAME_BLOCK = 1152
 _QUIET, _MOST_GAIN = 0.1, 100.0  # a lower peak is raised to this, but not by more than that
-_THUMB = (320, 96)  # pixels
+_THUMB = (320, 128)  # pixels
 _RANGE_DB = 80.0
 _COLOURS = 48
 
@@ -102,12 +102,18 @@ class Excerpt:
             end = self.start_seconds + self.seconds
             told.append(f"{self.start_seconds:.1f} to {end:.1f} s of {self.whole_seconds:.1f} s")
         if self.gain_db:
-            told.append(f"played {self.gain_db:+.0f} dB")
+            told.append(
+                f"played {abs(self.gain_db):.0f} dB {'louder' if self.gain_db > 0 else 'softer'}"
+            )
         return ", ".join(told)
 
 
 def excerpt(
-    source: Source, *, around_seconds: float | None = None, max_seconds: float = 8.0
+    source: Source,
+    *,
+    around_seconds: float | None = None,
+    max_seconds: float = 8.0,
+    max_rate: int = 32000,
 ) -> Excerpt:
     """Read a piece of a recording.
 
@@ -118,19 +124,17 @@ def excerpt(
         source: a recording.
         around_seconds: what must be in it, in its middle where there is room; `None` = the start.
         max_seconds: how long it may be.
+        max_rate: Hz, one of MP3's; a higher rate is brought down to it.
 
     Raises:
         DecodeError: it cannot be read.
     """
-    whole = info(source).duration_seconds
-    start = 0.0
+    header = info(source)
+    whole, start = header.duration_seconds, 0.0
     if around_seconds is not None and whole > max_seconds:
         start = min(max(0.0, around_seconds - max_seconds / 2), whole - max_seconds)
-    waveform, rate = load(source, None, offset=start, duration=max_seconds)
-    target = next((known for known in _RATES if known >= min(rate, 32000)), 48000)
-    if rate != target:
-        waveform, rate = load(source, target, offset=start, duration=max_seconds)
-    waveform = waveform[0]
+    rate = next(known for known in _RATES if known >= min(header.sample_rate, max_rate))
+    waveform = load(source, rate, offset=start, duration=max_seconds)[0][0]
     peak = float(waveform.abs().amax()) if waveform.numel() else 0.0
     gain = 1.0
     if 0 < peak < _QUIET:
@@ -151,21 +155,33 @@ def mp3(piece: Excerpt, budget: Budget | None = None, kbps: int = 48) -> bytes |
     """
     if piece.waveform.numel() == 0:
         return None
+    data = encode_mp3([piece.waveform], piece.sample_rate, kbps)
+    return data if budget is None or budget.take(len(data)) else None
+
+
+def encode_mp3(blocks: Iterable[Tensor], sample_rate: int, kbps: int) -> bytes:
+    """Encode a recording of any length as mono MP3, block by block.
+
+    Args:
+        blocks: `(time,)`, float; what is beyond [-1, 1] is clipped.
+        sample_rate: Hz, one of MP3's.
+        kbps: bit rate, thousands a second.
+    """
     import av
 
     file = io.BytesIO()
     with av.open(file, "w", format="mp3") as container:
-        track = container.add_stream("libmp3lame", rate=piece.sample_rate, layout="mono")
+        track = container.add_stream("libmp3lame", rate=sample_rate, layout="mono")
         track.bit_rate = 1000 * kbps
-        samples = piece.waveform.numpy()[None]
-        for start in range(0, samples.shape[1], _LAME_BLOCK):
-            block = np.ascontiguousarray(samples[:, start : start + _LAME_BLOCK])
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-            frame.sample_rate = piece.sample_rate
+        for block in blocks:
+            if block.numel() == 0:
+                continue
+            samples = np.ascontiguousarray(block.clamp(-1, 1).numpy()[None])
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            frame.sample_rate = sample_rate
             container.mux(track.encode(frame))
         container.mux(track.encode(None))
-    data = file.getvalue()
-    return data if budget is None or budget.take(len(data)) else None
+    return file.getvalue()
 
 
 def thumbnail(piece: Excerpt, budget: Budget | None = None, name: str = "") -> Picture | None:
@@ -185,9 +201,11 @@ def thumbnail(piece: Excerpt, budget: Budget | None = None, name: str = "") -> P
     rate, n = piece.sample_rate, piece.waveform.numel()
     if n == 0:
         return None
-    hop = max(64, n // width)
+    n_fft = 2 ** round(math.log2(0.032 * rate))
     with torch.inference_mode():
-        mel = MelSpectrogram(rate, 1024, hop, n_mels=64)(piece.waveform)
+        mel = MelSpectrogram(rate, n_fft, max(16, n // width), n_mels=min(64, n_fft // 8))(
+            piece.waveform
+        )
     level = 10 * torch.log10(mel.clamp(min=1e-12))
     level = ((level - level.amax()) / _RANGE_DB + 1).clamp(0, 1)
     levels = (level.flip(0) * (_COLOURS - 1)).round().to(torch.uint8).numpy()

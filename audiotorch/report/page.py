@@ -116,6 +116,7 @@ class Clip:
         pictures: of it.
         tone: `"good"` and `"bad"` mark it.
         silent: what is said in place of the player where `audio` is `None`.
+        group: heading above the first card of several that have the same.
     """
 
     title: str
@@ -124,6 +125,7 @@ class Clip:
     pictures: Sequence[Picture] = ()
     tone: str = ""
     silent: str = "Sound left out, to keep the page small"
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ class Segment:
         text: what is said.
         words: text, start, end (seconds) and probability of each word, where they are known.
         speaker: who, or which channel; `""` = unknown.
+        probability: of the whole, where no words are known.
     """
 
     start: float
@@ -156,6 +159,7 @@ class Segment:
     text: str
     words: Sequence[tuple[str, float, float, float]] = ()
     speaker: str = ""
+    probability: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -322,7 +326,8 @@ def _view(block: Block, identity: str) -> dict[str, Any]:
             for i in range(len(block.columns))
         ]
         bars = list(block.columns).index(block.bars) if block.bars else -1
-        most = max((row[bars] for row in rows if _is_number(row[bars])), default=0) or 1
+        heights = [row[bars] for row in rows] if block.bars else []
+        most = max((value for value in heights if isinstance(value, int | float)), default=0) or 1
         data = {"rows": rows, "numeric": numeric, "bars": bars, "most": most}
         first = [list(zip(row, numeric, strict=True)) for row in rows[:_FIRST_ROWS]]
         view |= {"data": _json(data), "first": first, "n_rows": len(rows)}
@@ -356,7 +361,7 @@ def _cell(value: Any) -> Cell:
 
 
 def _spoken(recording: Recording) -> list[Any]:
-    """Segments as start, end, text and words, rounded to what is heard."""
+    """Segments as start, end, text, words and probability, rounded to what is heard."""
     return [
         [
             round(segment.start, 2),
@@ -366,6 +371,7 @@ def _spoken(recording: Recording) -> list[Any]:
                 [shown(word), round(start, 2), round(end, 2), round(probability, 3)]
                 for word, start, end, probability in segment.words
             ],
+            round(segment.probability, 3),
         ]
         for segment in recording.segments
     ]

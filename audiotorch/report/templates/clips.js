@@ -85,6 +85,15 @@
         .join("\n")
         .toLowerCase(),
     );
+    // The heading above a card belongs to it, too: one may look for a class.
+    let heading = null;
+    const headings = new Map();
+    for (const child of element.querySelector(".cards").children) {
+      if (child.matches(".group")) headings.set((heading = child), []);
+      else if (heading) headings.get(heading).push(child);
+    }
+    for (const [group, below] of headings)
+      for (const card of below) texts[own.indexOf(card)] += `\n${group.textContent.toLowerCase()}`;
     const told = element.querySelector("output");
     filter.addEventListener("input", () => {
       const wanted = terms(filter.value);
@@ -92,6 +101,7 @@
         card.hidden = !matches(texts[i], wanted);
         if (card.hidden) card.querySelector("audio")?.pause();
       });
+      for (const [group, below] of headings) group.hidden = !below.some(isShown);
       const left = own.filter(isShown).length;
       told.textContent = wanted.length ? `${left} of ${own.length} clips` : `${own.length} clips`;
     });

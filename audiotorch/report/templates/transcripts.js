@@ -1,7 +1,7 @@
 // Transcripts: words that lead to their times, the one that is spoken, and a search over all.
 
 {
-  const [START, END, TEXT, WORDS] = [0, 1, 2, 3];
+  const [START, END, TEXT, WORDS, SURE] = [0, 1, 2, 3, 4];
   const [WORD, FROM, TO, PROBABILITY] = [0, 1, 2, 3];
   const SHORTEST = 2; // letters of a search
 
@@ -57,10 +57,12 @@
     takeIn(segment, index) {
       const own = segment[WORDS].length
         ? segment[WORDS]
-        : [[segment[TEXT], segment[START], segment[END], 1]];
+        : [[segment[TEXT], segment[START], segment[END], segment[SURE]]];
       let at = 0;
       const parts = own.map((word) => {
-        const part = { index, text: word[WORD], at, start: word[FROM], end: word[TO] };
+        const part = { index, text: word[WORD], start: word[FROM], end: word[TO] };
+        part.blank = part.text.length - part.text.trimStart().length;
+        part.at = at + part.blank;
         part.doubtful = word[PROBABILITY] < this.doubtful;
         part.probability = word[PROBABILITY];
         at += word[WORD].length;
@@ -79,7 +81,7 @@
       const place = this.lines[index].querySelector("span");
       place.replaceChildren();
       for (const part of segment.parts) {
-        const button = make("button", part.text, "word");
+        const button = make("button", part.text.trimStart(), "word");
         button.type = "button";
         button.title = `${part.start.toFixed(2)} s`;
         if (part.doubtful) {
@@ -89,7 +91,7 @@
         if (this.audio) button.addEventListener("click", () => this.play(part));
         else button.disabled = true;
         part.button = button;
-        place.append(button);
+        place.append(part.text.slice(0, part.blank), button);
       }
       if (segment.hits) this.mark(index, segment.hits);
     }
@@ -148,7 +150,7 @@
     mark(index, hits) {
       const segment = this.segments[index];
       if (!segment.drawn) return;
-      for (const part of segment.parts) write(part.button, part.text, part.at, hits);
+      for (const part of segment.parts) write(part.button, part.text.trimStart(), part.at, hits);
     }
   }
 
