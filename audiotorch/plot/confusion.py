@@ -16,7 +16,7 @@ from audiotorch.plot.answered import (
     is_source,
     of_part,
 )
-from audiotorch.plot.figure import axes_for, new_figure, plain, short
+from audiotorch.plot.figure import axes_for, new_figure, pixels, plain, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def confusion_matrix(
     """
     matrix, names, told = _counts(data, labels, part)
     title = title or told
-    layout, axes, beside = _laid_out(ax, matrix, names, bool(title))
+    layout, axes, beside = _laid_out(ax, matrix, names, title)
     totals = matrix.sum(axis=1, keepdims=True)
     shares = matrix / np.where(totals > 0, totals, 1)
     _draw_cells(axes, shares if normalize else matrix, layout, normalize, beside)
@@ -83,6 +83,9 @@ def confusion_matrix(
     if not layout.numbered:
         _list_confused(axes, matrix, names, beside)
     axes.set_title(plain(title), fontsize=11)
+    if beside is not None:
+        # One round of the layout leaves long names half outside; drawing does the second.
+        pixels(axes.figure)
     return axes
 
 
@@ -129,7 +132,7 @@ def _answers(table: AnswerTable) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _laid_out(
-    ax: "Axes | None", matrix: np.ndarray, names: list[str], has_title: bool
+    ax: "Axes | None", matrix: np.ndarray, names: list[str], title: str
 ) -> tuple[_Layout, "Axes", "Axes | None"]:
     """Make room for the classes, or see how much there is; and room beside them for words."""
     n, longest = len(names), max(map(len, names))
@@ -144,9 +147,9 @@ def _laid_out(
     tick_size = min(max(0.8 * cell, 7.0), 10.0)
     layout = _Layout(cell, count_size, tick_size, math.ceil(1.2 * tick_size / cell))
     margin = 0.6 + _LETTER * tick_size * longest / 72
-    height = side + margin + 0.3 * has_title
+    height = side + margin + 0.3 * bool(title)
     if ax is not None or layout.numbered:
-        return layout, axes_for(ax, side + margin, height), None
+        return layout, axes_for(ax, max(side + margin, 0.085 * len(title)), height), None
     width = 1.2 + 2 * _LETTER * _LIST_SIZE * longest / 72
     figure = new_figure(side + margin + width, height)
     axes, beside = figure.subplots(1, 2, width_ratios=[side + margin, width])
@@ -189,7 +192,9 @@ def _write_counts(
         axes.text(column, row, text, color=colour, fontsize=size, **place)
     for row in np.flatnonzero(matrix.sum(axis=1) == 0):
         middle = (matrix.shape[1] - 1) / 2
-        axes.text(middle, row, "no clips", ha="center", va="center", color="grey", fontsize=size)
+        axes.text(
+            middle, float(row), "no clips", ha="center", va="center", color="grey", fontsize=size
+        )
 
 
 def _write_names(axes: "Axes", names: list[str], layout: _Layout) -> None:

@@ -62,8 +62,15 @@ def training_curves(
     else:
         panels = [axes_for(ax, 6.2, 3.8)]
     for axes, name in zip(panels, names, strict=True):
-        _draw_metric(axes, name, curves[name], exported)
-    panels[-1].set_xlabel(unit)
+        handles, told = _draw_metric(axes, name, curves[name], unit)
+        if exported is not None:
+            line = axes.axvline(exported, color=NEUTRAL, linestyle="--", linewidth=1.1, zorder=1)
+            if axes is panels[0]:
+                handles.append(line)
+                told.append(f"exported: epoch {exported:g}")
+        if name != "lr" or len(panels) == 1:
+            axes.legend(handles, told, fontsize=8, loc="best")
+    _mark_places(panels[-1], unit)
     panels[0].set_title(plain(title), fontsize=11)
     return panels[0]
 
@@ -124,8 +131,11 @@ def _of_mapping(data: Any) -> tuple[Curves, str, None]:
 
 
 def _ordered(curves: Curves) -> Curves:
-    """Each step's loss first, so that what tells more lies above it."""
+    """Each step's loss first, so that what tells more lies above it; none that tells no more."""
     order = ("step", "train", "val", "test")
+    for stages in curves.values():
+        if "train" in stages and len(stages["train"][0]) >= len(stages.get("step", [()])[0]):
+            stages.pop("step", None)
     return {
         metric: {stage: stages[stage] for stage in order if stage in stages}
         for metric, stages in curves.items()
@@ -133,11 +143,9 @@ def _ordered(curves: Curves) -> Curves:
 
 
 def _draw_metric(
-    axes: "Axes",
-    metric: str,
-    stages: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    exported: float | None,
-) -> None:
+    axes: "Axes", metric: str, stages: Mapping[str, tuple[np.ndarray, np.ndarray]], unit: str
+) -> tuple[list[Any], list[str]]:
+    """Draw one metric of all stages, and return what the legend tells."""
     handles: list[Any] = []
     names: list[str] = []
     for i, (stage, (places, values)) in enumerate(stages.items()):
@@ -145,44 +153,40 @@ def _draw_metric(
         colour = _COLOURS.get(stage, PALETTE[i % len(PALETTE)])
         thin = stage == "step"
         marker = "o" if not thin and len(places) <= 40 else ""
-        style: dict[str, Any] = {"linewidth": 0.9 if thin else 1.6, "alpha": 0.6 if thin else 1.0}
+        style: dict[str, Any] = {"linewidth": 0.9 if thin else 1.6, "alpha": 0.7 if thin else 1.0}
         handles += axes.plot(places, finite, color=colour, marker=marker, markersize=3.5, **style)
         n_lost = int(np.isnan(finite).sum())
         lost = f" ({n_lost} not finite)" if n_lost else ""
-        names.append(f"{_STAGES.get(stage, short(stage))}{lost}")
-        if stage == "val":
-            _mark_best(axes, metric, places, finite, handles, names)
-    if exported is not None:
-        line = axes.axvline(exported, color=NEUTRAL, linestyle="--", linewidth=1.1)
-        handles.append(line)
-        names.append(f"exported: epoch {exported:g}")
+        names.append(f"{_STAGES.get(stage, short(stage)) or _NAMES.get(metric, metric)}{lost}")
+        if stage == "val" and n_lost < len(finite):
+            handles.append(_mark_best(axes, metric, places, finite, names, unit))
     axes.set_ylabel(_NAMES.get(metric, short(metric)))
     if metric in ("acc", "f1"):
-        axes.set_ylim(-0.02, 1.02)
+        axes.set_ylim(-0.03, 1.03)
     elif metric != "lr" and _spread(stages) > _LOG_RATIO:
         axes.set_yscale("log")
     axes.grid(alpha=0.25)
     axes.tick_params(labelsize=8)
-    if len(handles) > 1 or metric != "lr":
-        axes.legend(handles, names, fontsize=8, loc="best")
+    return handles, names
 
 
 def _mark_best(
-    axes: "Axes",
-    metric: str,
-    places: np.ndarray,
-    values: np.ndarray,
-    handles: list[Any],
-    names: list[str],
-) -> None:
+    axes: "Axes", metric: str, places: np.ndarray, values: np.ndarray, names: list[str], unit: str
+) -> Any:
     """Put a star on the best value: the lowest loss or error, else the highest figure."""
-    if np.isnan(values).all():
-        return
     low = metric in ("loss", "ece")
     best = int(np.nanargmin(values) if low else np.nanargmax(values))
+    names.append(f"best: {values[best]:.3g}, {unit} {places[best]:g}")
     style: dict[str, Any] = {"marker": "*", "s": 130, "color": PALETTE[1], "edgecolor": "black"}
-    handles.append(axes.scatter(places[best], values[best], zorder=4, **style))
-    names.append(f"best: {values[best]:.3g} at {places[best]:g}")
+    return axes.scatter(places[best], values[best], zorder=4, **style)
+
+
+def _mark_places(axes: "Axes", unit: str) -> None:
+    """Number epochs or steps, which are whole."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel(unit)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _spread(stages: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:

@@ -1,6 +1,7 @@
 """Vectors as points on a plane."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ __all__ = ["embedding", "principal_components"]
 _MARKERS = "osD^vPX*"
 _COLOURED = 32  # classes; more could not be told apart
 _MOST = {"pca": 50_000, "tsne": 2_000}  # points; t-SNE takes a minute for ten thousand
+_ROWS = 22  # of a legend's column
 _GREY = "#b8b8b8"
 
 
@@ -74,8 +76,9 @@ def embedding(
         spread = values.std(axis=0)
         values = values / np.where(spread > 0, spread, 1.0)
     points, told = _placed(values, method, seed)
-    axes = axes_for(ax, 6.6 if names is None else 8.4, 5.4)
-    _draw(axes, points, names, outside=ax is None)
+    coloured = _coloured(names or [])
+    axes = axes_for(ax, 6.4 + _legend_width(coloured), 5.4)
+    _draw(axes, points, names, coloured, outside=ax is None)
     axes.set(xlabel=told[0], ylabel=told[1])
     few = f"{len(rows):,} of {n:,}, drawn at random" if len(rows) < n else ""
     axes.set_title("\n".join(filter(None, [plain(title), few])), fontsize=11)
@@ -150,7 +153,7 @@ def _placed(values: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, tup
     """Points `(n, 2)`, and what the axes are called."""
     if method == "pca":
         points, shares = principal_components(values)
-        told = [f"component {i}: {share:.0%} of the variance" for i, share in enumerate(shares, 1)]
+        told = [f"component {i}: {share:.1%} of the variance" for i, share in enumerate(shares, 1)]
         return points, (told[0], told[1])
     if len(values) < 4:
         raise ParameterError(
@@ -167,34 +170,51 @@ def _placed(values: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, tup
     return model.fit_transform(values), ("t-SNE 1 (no unit)", "t-SNE 2 (no unit)")
 
 
-def _draw(axes: "Axes", points: np.ndarray, names: list[str] | None, *, outside: bool) -> None:
-    """Draw the points, the most frequent label first so that it covers no other."""
-    size = float(np.clip(9000 / len(points), 5, 36))
-    style: dict[str, Any] = {"s": size, "linewidth": 0, "alpha": 0.75, "rasterized": True}
+def _coloured(names: Sequence[str]) -> list[str]:
+    """The most frequent labels, in the order in which people count."""
+    found = [name for name, _ in Counter(names).most_common(_COLOURED)]
+    return sorted(found, key=lambda name: [part.zfill(20) for part in re.split(r"(\d+)", name)])
+
+
+def _legend_width(names: Sequence[str]) -> float:
+    """Inches of a legend beside the points."""
+    if not names:
+        return 0.0
+    longest = max(len(short(name)) for name in names) + 8
+    return (1 if len(names) <= _ROWS else 2) * (0.4 + 0.068 * longest)
+
+
+def _draw(
+    axes: "Axes", points: np.ndarray, names: list[str] | None, coloured: list[str], *, outside: bool
+) -> None:
+    """Draw the points of each label, the rare ones and those without a colour first."""
+    size = float(np.clip(30_000 / len(points), 6, 36))
+    edge = 0.3 if len(points) <= 5000 else 0.0
+    style: dict[str, Any] = {"s": size, "linewidth": edge, "edgecolor": "#00000080"}
+    style |= {"alpha": 0.8, "rasterized": True}
     axes.tick_params(labelsize=8)
     if names is None:
         axes.scatter(*points.T, color=PALETTE[0], **style)
         return
-    counts = Counter(names).most_common()
-    shown = sorted(name for name, _ in counts[:_COLOURED])
-    places = np.array([shown.index(n) if n in shown else -1 for n in map(str, names)])
+    places = {name: place for place, name in enumerate(coloured)}
+    rows = np.array([places.get(name, -1) for name in names])
     handles, told = [], []
-    if (places < 0).any():
-        handles.append(axes.scatter(*points[places < 0].T, color=_GREY, marker=".", **style))
-        told.append(f"{len(counts) - _COLOURED} other labels ({(places < 0).sum():,})")
-    for name in (name for name, _ in counts[:_COLOURED]):
-        i = shown.index(name)
+    others = rows < 0
+    if others.any():
+        grey = axes.scatter(*points[others].T, **{**style, "s": size / 2, "color": _GREY})
+    for i, name in enumerate(coloured):
         colour, marker = PALETTE[i % len(PALETTE)], _MARKERS[i // len(PALETTE)]
-        handles.append(axes.scatter(*points[places == i].T, color=colour, marker=marker, **style))
-        told.append(f"{short(name)} ({(places == i).sum():,})")
+        handles.append(axes.scatter(*points[rows == i].T, facecolor=colour, marker=marker, **style))
+        told.append(f"{short(name)} ({(rows == i).sum():,})")
+    if others.any():
+        handles.append(grey)
+        n_others = len(set(names)) - len(coloured)
+        told.append(f"{n_others:,} other labels ({others.sum():,})")
     place: dict[str, Any] = {"loc": "best"}
     if outside:
         place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "frameon": False}
-    columns = 1 if len(told) <= 22 else 2
-    order = np.argsort(told, kind="stable")
-    legend = axes.legend(
-        [handles[i] for i in order], [told[i] for i in order], fontsize=8, ncols=columns, **place
-    )
+    columns = 1 if len(coloured) <= _ROWS else 2
+    legend = axes.legend(handles, told, fontsize=8, ncols=columns, **place)
     for handle in legend.legend_handles:
         handle.set_sizes([36])  # type: ignore[union-attr]
         handle.set_alpha(1.0)  # type: ignore[union-attr]

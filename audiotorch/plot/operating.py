@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["roc"]
 
 _MARKERS = "osD^vPX*"
+_LINES = PALETTE[:6]  # yellow is too faint for a line, and black is the mean
 _DRAWN_NUMBERS = 4_000_000  # weights of a class's bootstrap; more clips have fewer draws
 
 
@@ -81,10 +82,10 @@ def roc(
         _draw_detector(axes, values, truth, known)
     else:
         names = _checked_classes(truth, values, labels)
-        axes = axes_for(ax, 7.8, 5.2)
+        axes = axes_for(ax, 8.8, 5.2)
         _draw_classes(axes, values, truth, names, n_classes, settings, outside=ax is None)
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, zorder=1)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set_title(plain(title), fontsize=11)
     return axes
 
@@ -132,8 +133,9 @@ def _draw_detector(
     handles: list[Any] = axes.plot(x, y, color=PALETTE[0], linewidth=1.8, clip_on=False)
     names = [f"AUC {_with_interval(found.overall.auc, found.intervals.get('auc'))}"]
     if found.overall.pauc is not None:
-        inner = np.append(x[x < found.max_fpr], found.max_fpr)
-        area = axes.fill_between(inner, np.interp(inner, x, y), color=PALETTE[5], alpha=0.4, lw=0)
+        inside, edge = x <= found.max_fpr, np.interp(found.max_fpr, x, y)
+        inner, height = np.append(x[inside], found.max_fpr), np.append(y[inside], edge)
+        area = axes.fill_between(inner, height, color=PALETTE[5], alpha=0.4, linewidth=0)
         handles.append(area)
         told = _with_interval(found.overall.pauc, found.intervals.get("pauc"))
         names.append(f"pAUC {told},\nfalse alarms up to {found.max_fpr:.0%}")
@@ -171,12 +173,12 @@ def _draw_classes(
     both = [k for k in range(len(names)) if 0 < counts[k] < len(truth)]
     curves = {k: _curve(scores[:, k], truth == k) for k in both}
     areas = {k: float(auc(*curves[k])) for k in both}
-    drawn = sorted(sorted(both, key=lambda k: areas[k])[: max(n_drawn, 0)])
+    drawn = sorted(both, key=lambda k: areas[k])[: max(n_drawn, 0)]
     handles: list[Any] = []
     told: list[str] = []
     for i, k in enumerate(drawn):
-        style = ("-", "--", ":")[i // len(PALETTE) % 3]
-        colour = PALETTE[i % len(PALETTE)]
+        style = ("-", "--", ":")[i // len(_LINES) % 3]
+        colour = _LINES[i % len(_LINES)]
         handles += axes.plot(*curves[k], color=colour, linestyle=style, linewidth=1.3)
         interval = _class_interval(scores[:, k], truth == k, settings)
         told.append(f"{names[k]}: {_with_interval(areas[k], interval)}")

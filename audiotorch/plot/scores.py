@@ -20,7 +20,7 @@ __all__ = ["reliability", "score_histogram"]
 _MARKERS = "osD^vPX*"
 _STYLES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 _ANSWERED: tuple[str, ...] = ("cv", "cv_grouped", "val", "test")
-_ALARM = "#d55e00"
+_ALARM, _NORMAL = PALETTE[4], (PALETTE[0], PALETTE[2], PALETTE[5], PALETTE[3], PALETTE[7])
 _LOG_RATIO = 100.0  # of scores, beyond which equal steps would show one pile and a far dot
 
 
@@ -71,10 +71,10 @@ def reliability(
             below.stairs(share, bins.edges, color=colour, linewidth=1.4)
     names = [f"{short(name)}: ECE {error:.3f}" for name, (_, error) in curves.items()]
     # Dots of many clips would fill the legend.
-    legend = ax.legend(handles, ["calibrated", *names], loc="upper left", frameon=False, fontsize=9)
+    legend = ax.legend(handles, ["calibrated", *names], loc="best", fontsize=9)
     for handle in legend.legend_handles[1:]:
         handle.set_sizes([30])  # type: ignore[union-attr]
-    ax.set(ylabel="share of right answers", xlim=(0, 1.02), ylim=(0, 1.02))
+    ax.set(ylabel="share of right answers", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     (below or ax).set_xlabel("confidence")
     if below is not None:
         below.set(ylabel="share\nof the clips", ylim=(0, None))
@@ -116,12 +116,14 @@ def score_histogram(
         raise ParameterError("scores: none; give one at least")
     if any(np.isnan(list(limits.values()))):
         raise ParameterError("thresholds: must be numbers; leave out those that are NaN")
-    axes = axes_for(ax, 7.0, 3.8)
+    axes = axes_for(ax, 8.6, 3.6)
     edges = _edges(np.concatenate(list(parts.values())), limits)
+    if not np.allclose(np.diff(edges), edges[1] - edges[0]):
+        axes.set_xscale("log")
     handles: list[Any] = []
     names: list[str] = []
     for i, (name, values) in enumerate(parts.items()):
-        colour = _ALARM if "anomal" in name else (PALETTE[:4] + PALETTE[5:])[i % 7]
+        colour = _ALARM if "anomal" in name else _NORMAL[i % len(_NORMAL)]
         held = np.clip(values, edges[0], edges[-1])
         share = np.histogram(held, edges)[0] / max(len(values), 1)
         style: dict[str, Any] = {"facecolor": (colour, 0.3), "edgecolor": colour, "linewidth": 1.3}
@@ -132,7 +134,10 @@ def score_histogram(
         )
     _draw_thresholds(axes, limits, handles, names)
     axes.set(xlabel="score, higher = more anomalous", ylabel="share of the clips", ylim=(0, None))
-    axes.legend(handles, names, frameon=False, fontsize=8)
+    place: dict[str, Any] = {"loc": "best"}
+    if ax is None:
+        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "frameon": False}
+    axes.legend(handles, names, fontsize=9, **place)
     axes.set_title(plain(title), fontsize=11)
     return axes
 
