@@ -182,7 +182,7 @@ def public_members(module: object) -> Iterator[tuple[str, object]]:
         if inspect.isclass(value):
             for key, member in vars(value).items():
                 if not key.startswith("_") and inspect.isfunction(inspect.unwrap(member)):
-                    yield f"{name}.{key}", member
+                    yield f"{name}.{key}", getattr(value, key)
 
 
 def undocumented(value: object) -> list[str]:
@@ -232,7 +232,8 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 
 def test_wheel_holds_the_package_and_its_configs(wheel):
     names = set(wheel.namelist())
-    sources = [*PACKAGE.rglob("*.py"), PACKAGE / "py.typed"]
+    files = [path for path in PACKAGE.rglob("*") if path.is_file()]
+    sources = [path for path in files if "__pycache__" not in path.parts]
     expected = {path.relative_to(ROOT).as_posix() for path in sources}
     configs = (ROOT / "configs").rglob("*.yaml")
     expected |= {f"audiotorch/{path.relative_to(ROOT).as_posix()}" for path in configs}

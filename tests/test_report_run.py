@@ -157,8 +157,8 @@ def test_settings_versions_and_leakage_are_told(folder, tmp_path):
     assert (row["answered"], row["right of these"]) == (0.9, 0.95)
     settings = {row["setting"]: row["value"] for row in table_of(page, "Configuration")}
     assert settings == {"seed": "42", "model.name": "svm", "features._target_": "a.b.MFCC"}
-    assert facts(page, "Versions") == {"audiotorch": "0.1.0"}
-    assert facts(page, "Sizes")["clips trained on"] == "12"
+    assert facts(page, "Configuration") == {"audiotorch": "0.1.0"}
+    assert facts(page, "At a glance")["clips trained on"] == "12"
     drops = table_of(page, "Features")
     assert [row["feature"] for row in drops] == ["mfcc_1", HOSTILE]
 

@@ -7,6 +7,7 @@ from audiotorch.plot.figure import new_figure, pixels, save_figure
 from audiotorch.plot.operating import roc
 from audiotorch.plot.reasons import (
     detection,
+    explanation,
     importance_bars,
     mark_kilohertz,
     prediction_strip,
@@ -18,6 +19,7 @@ __all__ = [
     "confusion_matrix",
     "detection",
     "embedding",
+    "explanation",
     "importance_bars",
     "mark_kilohertz",
     "new_figure",

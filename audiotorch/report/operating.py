@@ -26,8 +26,8 @@ def thresholds(record: RunRecord, told: Mapping[str, Any]) -> Section:
         record: of the run.
         told: figures of the test; empty where there is none.
     """
-    columns = ["threshold", "score above", "false alarms asked for", "promised", "seen in the test"]
-    columns += ["seen 95 %", "precision", "recall", "F1"]
+    columns = ["threshold", "score above", "asked for", "promised", "seen"]
+    columns += ["seen, 95 %", "precision", "recall", "F1"]
     rows, notes = [], []
     seen, n_normal = numbers(told, "thresholds"), number(told, "n_normal") or 0
     for name, promise in numbers(record.metrics, "thresholds").items():
@@ -50,9 +50,9 @@ def thresholds(record: RunRecord, told: Mapping[str, Any]) -> Section:
     held_back = number(record.metrics, "held_back")
     kind = "held back" if record.metrics.get("conformal") == "split" else "cross-conformal"
     note = (
-        "Of further normal clips, no more than the promised share raise an alarm, on average over "
-        "the draw of the calibration's. Shares seen are of the test's normal clips; their "
-        "interval is Wilson's."
+        "Of further normal clips, no more than the promised share raise a false alarm, on average "
+        "over the draw of those held back. The share seen is of the test's normal clips, its "
+        "interval Wilson's."
     )
     if held_back is not None:
         note = f"Calibrated on {counted(int(held_back))} ({kind}). {note}"
@@ -98,7 +98,9 @@ def scores(answers: AnswerTable, budget: Budget) -> Section:
     if len(np.unique(test.targets)) == 2:
         blocks.append(
             picture_of(
-                lambda: plot.roc(test.targets, test.scores, thresholds=dict(test.thresholds)),
+                lambda: plot.roc(
+                    test.targets, test.scores, thresholds=dict(test.thresholds), n_bootstrap=0
+                ),
                 "ROC curve",
                 budget,
                 "ROC curve of the test",

@@ -18,7 +18,8 @@ __all__ = ["run_page"]
 
 _INTERVALS = (
     "Intervals of accuracy are Wilson's, for clips drawn at random, and say nothing of new groups; "
-    "where groups were left out, Student's t over the folds. Those of F1 are bootstrapped."
+    "where groups were left out, Student's t over the folds. Those of F1 are bootstrapped. ECE is "
+    "the expected calibration error, in 15 bins."
 )
 
 
@@ -60,8 +61,9 @@ def _glance(record: RunRecord, parts: Sequence[JudgedPart], remarks: Sequence[st
     if parts:
         first = parts[0]
         facts = {
-            "accuracy": f"{first.acc:.3f} (95 %: {ranged(first.acc_interval)})",
-            "of": f"{first.title.lower()}, {counted(first.n)} of {_classes(len(first.labels))}",
+            f"accuracy, {first.title.lower()}": f"{first.acc:.3f}",
+            "95 % interval": ranged(first.acc_interval),
+            "judged on": f"{counted(first.n)} of {_classes(len(first.labels))}",
         }
         blocks.append(Facts(facts | sizes(record)))
     else:
@@ -94,7 +96,7 @@ def _side_by_side(record: RunRecord, parts: Sequence[JudgedPart]) -> Table:
             "95 %": ranged(part.acc_interval),
             "macro F1": rounded(part.f1),
             "F1, 95 %": ranged(part.f1_interval),
-            "calibration error": rounded(part.ece),
+            "ECE": rounded(part.ece),
             "log loss": rounded(part.loss),
             "worst fold": _worst_fold(part),
         }

@@ -23,7 +23,7 @@ _NO_CLIPS = ("val_clips", "test_clips", "copies", "n_parameters")  # 0 of these 
 
 
 def closing(record: RunRecord) -> list[Section]:
-    """Return the last sections: how to use the model, configuration, sizes and versions.
+    """Return the last sections: how to use the model, versions and configuration.
 
     Args:
         record: of the run.
@@ -44,14 +44,13 @@ def closing(record: RunRecord) -> list[Section]:
     ]
     if not model.exists():
         use.append(Text("model.ts is not in the run's directory any more; train again."))
-    sections = [Section("Use the model", use), Section("Sizes", [Facts(sizes(record))])]
-    if versions:
-        sections.append(Section("Versions", [Facts(versions)]))
+    setup: list[Any] = [Facts(versions)] if versions else []
     if chosen:
-        sections.append(Section("Settings that the search chose", [Facts(chosen)]))
+        setup += [Text("The search chose:"), Facts(chosen)]
     if settings:
-        sections.append(Section("Configuration", [Table(["setting", "value"], settings)]))
-    return sections
+        setup.append(Table(["setting", "value"], settings, "Settings"))
+    sections = [Section("Use the model", use)]
+    return [*sections, Section("Configuration", setup)] if setup else sections
 
 
 def sizes(record: RunRecord) -> dict[str, str]:
