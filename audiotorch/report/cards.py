@@ -10,8 +10,9 @@ import torch
 
 from audiotorch.audio import info
 from audiotorch.errors import AudioTorchError
-from audiotorch.report.audio import Budget, excerpt, mp3, thumbnail
+from audiotorch.report.audio import Budget, Excerpt, excerpt, mp3, thumbnail
 from audiotorch.report.page import Clip, Picture, Text
+from audiotorch.report.reasons import reason_picture
 from audiotorch.report.record import RunRecord, first_line
 
 __all__ = ["FAULTS", "Asked", "Cards", "picture_of"]
@@ -83,44 +84,41 @@ class Cards:
         if not _is_there(asked.file):
             silent = "The recording is not where it was, so it cannot be played"
             return Clip(name, [*lines, asked.file], None, tone=asked.tone, silent=silent)
-        reasons = self._reasons(asked, lines)
-        found = self.found.get(asked.file)
-        pictures: list[Picture] = []
+        found = self._reasons(asked, lines)
         try:
             piece = excerpt(asked.file, around_seconds=getattr(found, "second", None))
             audio = mp3(piece, self._budget)
-            small = thumbnail(piece, self._budget, name)
+            pictures = [thumbnail(piece, self._budget, name), self._drawn(found, piece)]
         except FAULTS as error:
             silent = f"The recording cannot be read: {first_line(error)}"
-            return Clip(name, lines, None, reasons, asked.tone, silent)
+            return Clip(name, lines, None, tone=asked.tone, silent=silent)
         if piece.told:
             lines.append(piece.told)
-        pictures += [] if small is None else [small]
-        return Clip(name, lines, audio, [*pictures, *reasons], asked.tone)
+        return Clip(name, lines, audio, [each for each in pictures if each], asked.tone)
 
-    def _reasons(self, asked: Asked, lines: list[str]) -> list[Picture]:
-        """Why, as a picture; the sentence goes to the lines."""
+    def _reasons(self, asked: Asked, lines: list[str]) -> Any:
+        """Why, or None; the sentence goes to the lines."""
         if self._left <= 0:
-            return []
+            return None
         self._left -= 1
         module, why = self._record.model
         if module is None:
             lines.append(f"No reasons: {why}")
-            return []
+            return None
         try:
             with torch.no_grad():
                 found = self._explain(module, asked)
         except FAULTS as error:
             lines.append(f"No reasons: {first_line(error)}")
-            return []
+            return None
         self.found[asked.file] = found
         lines.append(found.reason)
-        about = f"reasons of {Path(asked.file).name}"
-        drawn = picture_of(lambda: _drawn(found), about, self._budget)
-        if isinstance(drawn, Picture):
-            return [drawn]
-        lines.append(drawn.text)
-        return []
+        return found
+
+    def _drawn(self, found: Any, piece: Excerpt) -> Picture | None:
+        """The reasons as a picture, where the page has room for it."""
+        picture = None if found is None else reason_picture(found, piece)
+        return picture if picture and self._budget.take(len(picture.png)) else None
 
     def _explain(self, module: Any, asked: Asked) -> Any:
         from audiotorch import explain
@@ -152,12 +150,6 @@ def picture_of(
     if not budget.take(len(png)):
         return Text(f"No picture of {alt}: the page would be too large to mail.")
     return Picture(png, alt, caption)
-
-
-def _drawn(found: Any) -> Any:
-    from audiotorch import plot
-
-    return plot.explanation(found)
 
 
 def _is_there(file: str) -> bool:

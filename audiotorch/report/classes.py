@@ -7,22 +7,17 @@ from audiotorch.report.cards import picture_of
 from audiotorch.report.clips import counted
 from audiotorch.report.judged import JudgedPart
 from audiotorch.report.page import Section, Table, Text
+from audiotorch.report.record import RunRecord
 
 __all__ = ["part_section"]
 
-_ABOUT = {
-    "test": "clips that nothing was fitted or chosen on.",
-    "val": "clips that were not trained on; the epoch may have been chosen by them.",
-    "cv_grouped": "each was answered by a model that had heard none of its group.",
-    "cv": "each was answered by a model that was not fitted on it, but on others of its group.",
-}
 
-
-def part_section(part: JudgedPart, budget: Budget) -> Section:
+def part_section(part: JudgedPart, record: RunRecord, budget: Budget) -> Section:
     """Return the section of one part.
 
     Args:
         part: its figures.
+        record: of the run.
         budget: of the page.
     """
     blocks: list[Any] = _pictures(part, budget)
@@ -34,8 +29,24 @@ def part_section(part: JudgedPart, budget: Budget) -> Section:
         blocks.append(Table(columns, pairs, "Most confused"))
     else:
         blocks.append(Text(f"No errors: {counted(part.n)}, all answered right."))
-    told = _ABOUT.get(part.name, "")
-    return Section(part.title, blocks, note=f"{counted(part.n)}: {told} Intervals are Wilson's.")
+    note = f"{counted(part.n)}{_about(part, record)} Intervals are Wilson's."
+    return Section(part.title, blocks, note=note)
+
+
+def _about(part: JudgedPart, record: RunRecord) -> str:
+    """What the clips of a part are to the model."""
+    if part.name == "val":
+        chosen = record.metrics.get("fixed_schedule") is False
+        told = " that chose the epoch, so that figures are a little too good" if chosen else ""
+        by_clip = record.metrics.get("validation") == "clip"
+        return (
+            f"{told}; others of their groups may have been trained on." if by_clip else f"{told}."
+        )
+    return {
+        "test": " that nothing was fitted or chosen on.",
+        "cv_grouped": ", each answered by a model that had heard none of its group.",
+        "cv": ", each answered by a model that was not fitted on it, but on others of its group.",
+    }.get(part.name, ".")
 
 
 def _pictures(part: JudgedPart, budget: Budget) -> list[Any]:

@@ -93,7 +93,7 @@ def _glance(record: RunRecord, told: Mapping[str, Any], remarks: Sequence[str]) 
             facts[name] = f"{value:.3f}{_interval(told, key)}"
     n_normal, n_anomaly = (number(told, key) for key in ("n_normal", "n_anomaly"))
     if n_normal is not None and n_anomaly is not None:
-        facts["of"] = f"the test: {int(n_normal):,} normal clips, {int(n_anomaly):,} anomalies"
+        facts["judged on"] = f"{int(n_normal):,} normal clips, {int(n_anomaly):,} anomalies"
     blocks: list[Any] = [Facts(facts | sizes(record))]
     if n_anomaly is None:
         blocks.append(
@@ -119,4 +119,4 @@ def _interval(told: Mapping[str, Any], key: str) -> str:
     confidence = number(told, "confidence") or 0.95
     if low is None or high is None:
         return ""
-    return f" ({100 * confidence:g} %: {ranged((low, high))})"
+    return f"\n{ranged((low, high))} ({100 * confidence:g} %)"

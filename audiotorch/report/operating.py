@@ -88,7 +88,11 @@ def scores(answers: AnswerTable, budget: Budget) -> Section:
 
     blocks = [
         picture_of(
-            lambda: plot.score_histogram(_by_part(answers), dict(answers.thresholds)),
+            lambda: plot.score_histogram(
+                _by_part(answers),
+                dict(answers.thresholds),
+                ax=plot.new_figure(7.4, 4.6).add_subplot(),
+            ),
             "histogram of scores",
             budget,
             "Scores by part, with the thresholds",
@@ -99,7 +103,11 @@ def scores(answers: AnswerTable, budget: Budget) -> Section:
         blocks.append(
             picture_of(
                 lambda: plot.roc(
-                    test.targets, test.scores, thresholds=dict(test.thresholds), n_bootstrap=0
+                    test.targets,
+                    test.scores,
+                    thresholds=dict(test.thresholds),
+                    n_bootstrap=0,
+                    ax=plot.new_figure(4.6, 4.6).add_subplot(),
                 ),
                 "ROC curve",
                 budget,

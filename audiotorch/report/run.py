@@ -42,7 +42,7 @@ def run_page(
     record = run if isinstance(run, RunRecord) else RunRecord.read(run)
     budget = Budget()
     parts, remarks = judged_parts(record)
-    figures = [part_section(part, budget) for part in parts]
+    figures = [part_section(part, record, budget) for part in parts]
     about_model = _curves(record, budget) + _importance(record, budget)
     answers = record.answers
     clips = [] if answers is None or not len(answers) else [all_clips(answers, budget)]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["time_lines"]
 
-_ROW = 1.15  # inches of a recording
+_ROW = 0.95  # inches of a recording
 
 
 def time_lines(found: Mapping[str, Any]) -> "Figure":
