@@ -92,12 +92,14 @@ class Cards:
         except FAULTS as error:
             silent = f"The recording cannot be read: {first_line(error)}"
             return Clip(name, lines, None, tone=asked.tone, silent=silent)
+        if found is not None and (found.map is not None or pictures[1] is None):
+            lines.append(found.reason)  # bars have it already
         if piece.told:
             lines.append(piece.told)
         return Clip(name, lines, audio, [each for each in pictures if each], asked.tone)
 
     def _reasons(self, asked: Asked, lines: list[str]) -> Any:
-        """Why, or None; the sentence goes to the lines."""
+        """Why; None, and a line that says why not, where that cannot be told."""
         if self._left <= 0:
             return None
         self._left -= 1
@@ -112,7 +114,6 @@ class Cards:
             lines.append(f"No reasons: {first_line(error)}")
             return None
         self.found[asked.file] = found
-        lines.append(found.reason)
         return found
 
     def _drawn(self, found: Any, piece: Excerpt) -> Picture | None:

@@ -36,8 +36,10 @@ def reason_picture(found: Any, piece: Excerpt) -> Picture | None:
     values = found.contributions if label is not None else found.deviations
     if not values:
         return None
-    caption = "standard deviations from normal" if label is None else f"for or against {label}"
-    return Picture(_bars(dict(list(values.items())[:_N_BARS])), caption, caption)
+    caption = "standard deviations from normal clips"
+    if label is not None:
+        caption = f"speaks for {label} to the right, against it to the left"
+    return Picture(_bars(dict(list(values.items())[:_N_BARS])), found.reason, caption)
 
 
 def _shares(heat: NDArray[Any]) -> NDArray[Any]:
@@ -64,25 +66,26 @@ def _map_picture(found: Any, heat: NDArray[Any], piece: Excerpt, caption: str) -
     image = Image.fromarray(drawn.astype(np.uint8), "RGB").quantize(_COLOURS)
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
-    end = piece.start_seconds + piece.seconds
     return Picture(
         file.getvalue(),
         f"Spectrogram in grey with {caption} in vermillion",
         caption,
-        x_ticks=[(0.0, f"{piece.start_seconds:.1f} s"), (1.0, f"{end:.1f} s")],
-        y_ticks=_band_ticks(found.band_edges.numpy()),
+        y_ticks=_band_ticks(found.band_edges),
         spans=True,
     )
 
 
-def _band_ticks(edges: NDArray[Any]) -> list[tuple[float, str]]:
-    """Where round frequencies lie between the bands, not too close to each other."""
+def _band_ticks(band_edges: Any) -> list[tuple[float, str]]:
+    """Where round frequencies lie between the bands, if these are known, far from each other."""
+    if band_edges is None:
+        return []
+    edges = band_edges.numpy()
     places = np.arange(len(edges)) / (len(edges) - 1)
     ticks: list[tuple[float, str]] = []
     for hertz in _TICKS:
         if edges[0] < hertz < edges[-1]:
             place = float(np.interp(hertz, edges, places))
-            if 0.1 < place < 0.95 and (not ticks or place > ticks[-1][0] + 0.2):
+            if 0.05 < place < 0.95 and (not ticks or place > ticks[-1][0] + 0.2):
                 ticks.append((place, f"{hertz / 1000:g} kHz"))
     return ticks
 
