@@ -212,7 +212,8 @@ def _labels_section(records: Sequence[FileRecord]) -> Section:
         rows.append(row)
     columns = ["Class", "Files", *splits, "Minutes", "Median length, s"]
     counts = [len(own) for own in labels.values()]
-    note = f"{_plural(len(labels), 'class')}, with {min(counts)} to {max(counts)} files each."
+    each = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{max(counts)}"
+    note = f"{_plural(len(labels), 'class')}, with {each} files each."
     return Section("Classes", [Table(columns, rows, bars="Files")], note)
 
 

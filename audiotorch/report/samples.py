@@ -1,5 +1,6 @@
 """Which recordings of a data set a page lets one hear, and as what."""
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -139,7 +140,8 @@ def clip_of(
         kbps: bit rate of the sound, thousands a second.
         rate: highest sample rate of the sound, Hz.
     """
-    name = record.file[len(start) :]
+    # The heading above says the class already.
+    name = record.file[len(start) :].removeprefix(f"{record.label}{os.sep}")
     lines = [_format(record), *(f"{found.name}: {found.message}" for found in record.findings)]
     group = record.label or ""
     try:

@@ -270,7 +270,7 @@ def _about(line: Mapping[str, Any]) -> Iterator[str]:
     if not line["segments"]:
         yield "nobody speaks"
     if (factor := line.get("real_time_factor")) is not None:
-        yield f"took {factor:.2f} of its length"
+        yield f"real-time factor {factor:.2f}"
 
 
 def _counted(segments: Sequence[Segment]) -> tuple[int, int]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from audiotorch.audio.whole import written_whole
 from audiotorch.errors import ParameterError
 
-__all__ = ["PAGE_MARK", "is_run", "write_report"]
+__all__ = ["is_run", "write_report"]
 
-PAGE_MARK = b"<!doctype html>"
+_MARK = b'<meta name="generator" content="audiotorch">'  # near the start of every report
 
 Advance = Callable[[int, int], object]
 
@@ -42,6 +42,11 @@ def write_report(
         OSError: `out` cannot be written.
     """
     source = Path(source)
+    if not source.exists():
+        raise ParameterError(
+            f"{str(source)!r}: is not there; give a run directory, a folder of recordings, a table "
+            "or the .jsonl of `audiotorch transcribe`"
+        )
     if out is None:
         out = source / "report.html" if is_run(source) else "report.html"
     out = Path(out)
@@ -71,10 +76,10 @@ def _check_out(out: Path) -> None:
         if not out.is_file():
             raise ParameterError(f"out={str(out)!r}: is no file that can be replaced")
         with out.open("rb") as file:
-            start = file.read(len(PAGE_MARK)).lower()
-        if start and start != PAGE_MARK:
+            start = file.read(400)
+        if start and _MARK not in start:
             raise ParameterError(
-                f"out={str(out)!r}: is there and is no HTML page; name another file or delete it"
+                f"out={str(out)!r}: is there and is no report; name another file or delete it"
             )
 
 

@@ -78,7 +78,7 @@ const stopAll = () => {
   let asked = false;
   const mark = () => {
     asked = false;
-    const line = innerHeight / 3;
+    const line = 120;
     let current = sections.findLastIndex((one) => one.getBoundingClientRect().top < line);
     const atEnd = scrollY > 0 && scrollY + innerHeight >= document.body.scrollHeight - 4;
     if (atEnd) current = sections.length - 1;

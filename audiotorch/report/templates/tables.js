@@ -3,6 +3,7 @@
 {
   const CHUNK = 200;
   const MOST_PRINTED = 2000;
+  const LONG = 50; // letters that need a wide column
   const words = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
   const compare = (a, b) => {
@@ -106,6 +107,7 @@
       this.rows[i].forEach((value, column) => {
         const cell = make("td", value === null ? "" : String(value));
         if (this.numeric[column]) cell.className = "number";
+        else if (String(value).length > LONG) cell.className = "long";
         if (column === this.bars) cell.append(bar(value, this.most));
         row.append(cell);
       });
