@@ -20,6 +20,7 @@ __all__ = ["ClassExplanation", "ClassMap", "check_class_explainable", "explain_c
 
 _LONGEST = 60.0  # seconds that a map shows
 _NAMED, _TOLD = 10, 3  # features that are kept, and those in the sentence
+_SHORT = 2.0  # seconds of a map whose places need hundredths
 _LOST = 0.01  # share of a clip's length beyond which its seconds are no longer the recording's
 _MUTE = (
     "explain: this model says neither where nor in which features it hears a class; networks on "
@@ -287,7 +288,9 @@ def _sentence(found: ClassMap, label: str) -> str:
         for place in around(enough[row].tolist(), frame)
     )
     lowest, highest = around(enough[:, frame].tolist(), row)
-    where = f"{left:.1f}-{right:.1f} s" if f"{left:.1f}" != f"{right:.1f}" else f"{left:.1f} s"
+    digits = 1 if len(enough[row]) * found.frame_seconds > _SHORT else 2
+    where, end = f"{left:.{digits}f}", f"{right:.{digits}f}"
+    where += " s" if where == end else f"-{end} s"
     if found.band_edges is not None:
         band = float(found.band_edges[lowest]), float(found.band_edges[highest + 1])
         where += f", {hertz(*band)}"

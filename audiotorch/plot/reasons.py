@@ -148,7 +148,7 @@ def explanation(found: "ClassExplanation | Explanation", title: str = "") -> "Fi
         beside = figure.add_subplot(grid[0, 1])
     _draw_classes(beside, seen)
     reason = textwrap.fill(plain(seen.reason), _LINE)
-    answer = f"{short(seen.label)}, {seen.confidence:.0%}"
+    answer = f"{short(seen.label)}, {_percent(seen.confidence)}"
     name = f"{short(title)}: " if title else ""
     figure.suptitle(f"{name}{answer}\n{reason}", fontsize=10)
     return figure
@@ -216,8 +216,7 @@ def _draw_weights(above: "Axes", below: "Axes", found: "ClassMap") -> None:
     sound = above.imshow(shown, cmap="magma", **settings)
     below.imshow(shown, cmap="Greys", alpha=0.6, **settings)
     settings |= {"vmin": 0.0, "vmax": 1.0}
-    # Square roots: half of the largest weight is well seen, none is not.
-    drawn = below.imshow(weights, cmap="autumn_r", alpha=0.85 * np.sqrt(weights), **settings)
+    drawn = below.imshow(weights, cmap=_fading("autumn_r"), **settings)
     unit = "dB below the loudest" if found.unit == "dB" else "the model's input"
     above.figure.colorbar(sound, ax=above, label=unit, pad=0.02)
     below.figure.colorbar(drawn, ax=below, label="weight", pad=0.02)
@@ -229,6 +228,16 @@ def _draw_weights(above: "Axes", below: "Axes", found: "ClassMap") -> None:
         axes.tick_params(labelsize=8)
     above.tick_params(labelbottom=False)
     below.set_xlabel("seconds")
+
+
+def _fading(name: str) -> Any:
+    """A map of colours that lets what lies below be seen where little is to be said."""
+    import matplotlib
+
+    ramp = np.linspace(0.0, 1.0, 256)
+    colours = matplotlib.colormaps[name](ramp)
+    colours[:, 3] = 0.9 * ramp**0.7
+    return matplotlib.colors.ListedColormap(colours)
 
 
 def _draw_contributions(axes: "Axes", found: "ClassExplanation") -> None:
@@ -264,11 +273,15 @@ def _draw_classes(axes: "Axes", found: "ClassExplanation") -> None:
         axes.barh(-place, p, height=0.35, color=colour, alpha=0.8)
         axes.barh(-place, 1.0, height=0.35, color=NEUTRAL, alpha=0.1)
         axes.text(0.0, 0.24 - place, short(label), va="bottom", fontsize=9)
-        axes.text(1.0, 0.24 - place, f"{p:.0%}", va="bottom", ha="right", fontsize=9)
+        axes.text(1.0, 0.24 - place, _percent(p), va="bottom", ha="right", fontsize=9)
     axes.set(xlim=(0, 1), ylim=(0.4 - max(3, len(top)), 0.7), xticks=[], yticks=[])
     for side in ("top", "right", "bottom", "left"):
         axes.spines[side].set_visible(False)
     axes.set_title("probability", fontsize=9)
+
+
+def _percent(p: float) -> str:
+    return "<1%" if 0 < p < 0.005 else f"{p:.0%}"
 
 
 def _draw_deviations(axes: "Axes", deviations: Mapping[str, float]) -> None:
