@@ -2,6 +2,7 @@
 
 import json
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_any_number_of_classes_is_readable(n_classes):
     size = axes.get_yticklabels()[0].get_fontsize()
     boxes = [name.get_window_extent() for name in axes.get_yticklabels()]
     tops = sorted(box.y0 for box in boxes)
-    assert all(high - low > 0.9 * size for low, high in zip(tops, tops[1:], strict=False))
+    assert all(high - low > 0.9 * size for low, high in pairwise(tops))
     assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes)
     assert all(name.get_window_extent().y0 >= 0 for name in axes.get_xticklabels())
     assert axes.get_window_extent().width > 0.4 * min(figure.bbox.width, figure.bbox.height)

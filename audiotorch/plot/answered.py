@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from audiotorch.answers import AnswerTable
-from audiotorch.errors import ParameterError
+from audiotorch.errors import ParameterError, printable
 
 __all__ = ["PART_NAMES", "Source", "answers_of", "as_array", "chosen_part", "is_source", "of_part"]
 
@@ -95,6 +95,7 @@ def as_array(name: str, values: Any, *, n_dims: int | None = None) -> np.ndarray
     Raises:
         ParameterError: no numbers, NaN among them, or other dimensions.
     """
+    name = printable(name)
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
     try:

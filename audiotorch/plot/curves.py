@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiotorch.errors import ParameterError
+from audiotorch.errors import ParameterError, printable
 from audiotorch.plot.answered import as_array
 from audiotorch.plot.events import read_curves
 from audiotorch.plot.figure import NEUTRAL, PALETTE, axes_for, new_figure, plain, short
@@ -54,7 +54,8 @@ def training_curves(
     if metric is not None or ax is not None:
         names = [metric if metric is not None else names[0]]
     if names[0] not in curves:
-        raise ParameterError(f"metric={names[0]!r}: must be one of {', '.join(curves)}")
+        there = printable(", ".join(curves))
+        raise ParameterError(f"metric={names[0]!r}: must be one of {there}")
     if ax is None and len(names) > 1:
         figure = new_figure(6.2, 0.8 + 1.9 * len(names))
         heights = [1.0 if name == "lr" else 1.7 for name in names]
@@ -120,12 +121,14 @@ def _of_mapping(data: Any) -> tuple[Curves, str, None]:
         try:
             steps, values = pair
         except (TypeError, ValueError) as error:
-            raise ParameterError(f"{name}: must be steps and values") from error
+            raise ParameterError(f"{printable(str(name))}: must be steps and values") from error
         places = as_array(f"steps of {name}", steps, n_dims=1)
         # What diverged is part of the story: no number is a gap.
         heights = np.asarray(values, dtype=np.float64)
         if heights.shape != places.shape:
-            raise ParameterError(f"{name}: {len(places)} steps for values {heights.shape}")
+            raise ParameterError(
+                f"{printable(str(name))}: {len(places)} steps for values {heights.shape}"
+            )
         curves.setdefault(metric, {})[stage] = places, heights
     return curves, "step", None
 
@@ -157,7 +160,9 @@ def _draw_metric(
         handles += axes.plot(places, finite, color=colour, marker=marker, markersize=3.5, **style)
         n_lost = int(np.isnan(finite).sum())
         lost = f" ({n_lost} not finite)" if n_lost else ""
-        names.append(f"{_STAGES.get(stage, short(stage)) or _NAMES.get(metric, metric)}{lost}")
+        names.append(
+            f"{_STAGES.get(stage, short(stage)) or _NAMES.get(metric, short(metric))}{lost}"
+        )
         if stage == "val" and n_lost < len(finite):
             handles.append(_mark_best(axes, metric, places, finite, names, unit))
     axes.set_ylabel(_NAMES.get(metric, short(metric)))

@@ -173,7 +173,7 @@ def _placed(values: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, tup
 def _coloured(names: Sequence[str]) -> list[str]:
     """The most frequent labels, in the order in which people count."""
     found = [name for name, _ in Counter(names).most_common(_COLOURED)]
-    return sorted(found, key=lambda name: [part.zfill(20) for part in re.split(r"(\d+)", name)])
+    return sorted(found, key=lambda name: re.sub(r"\d+", lambda number: number[0].zfill(20), name))
 
 
 def _legend_width(names: Sequence[str]) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiotorch.answers import AnswerTable
-from audiotorch.errors import ParameterError
+from audiotorch.errors import ParameterError, printable
 from audiotorch.models.calibration import Reliability, calibration_error
 from audiotorch.models.calibration import reliability as binned
 from audiotorch.plot.answered import answers_of, as_array, chosen_part, is_source, of_part
@@ -168,10 +168,12 @@ def _bins(name: str, pair: Any, n_bins: int) -> tuple[Reliability, float]:
     try:
         shares, right = pair
     except (TypeError, ValueError) as error:
-        raise ParameterError(f"{name}: must be bins, or probabilities and targets") from error
+        raise ParameterError(
+            f"{printable(name)}: must be bins, or probabilities and targets"
+        ) from error
     probabilities = as_array(f"probabilities of {name}", shares, n_dims=2)
     if probabilities.size and not -1e-6 <= probabilities.min() <= probabilities.max() <= 1 + 1e-6:
-        raise ParameterError(f"probabilities of {name}: must lie between 0 and 1")
+        raise ParameterError(f"probabilities of {printable(name)}: must lie between 0 and 1")
     classes = as_array(f"targets of {name}", right, n_dims=1).astype(np.int64)
     bins = binned(probabilities, classes, n_bins)
     return bins, calibration_error(probabilities, classes, n_bins)

@@ -17,6 +17,7 @@ from audiotorch.plot import (
     reliability,
     save_figure,
 )
+from audiotorch.plot.answered import of_part
 from audiotorch.training.drawings import draw_error
 
 __all__ = ["draw_classic"]
@@ -51,7 +52,7 @@ def draw_classic(
             save_figure(figure, folder / f"confusion_{name}.png")
             text = "\n".join(f"    {line}" for line in table([evaluation]).splitlines())
             writer.add_text(f"{name}/report", text)
-    answers = {name: (e.probabilities, e.targets) for name, e in found.items()}
+    answers = {of_part(name): (e.probabilities, e.targets) for name, e in found.items()}
     pictures = {"reliability": reliability(answers).figure}
     if importance:
         pictures["importance"] = importance_bars(importance)
