@@ -13,7 +13,7 @@ from audiotorch.report.findings import N_EXAMPLES, findings
 from audiotorch.report.operating import AREAS, machines, scores, thresholds
 from audiotorch.report.page import Facts, Section, Text, render
 from audiotorch.report.record import RunRecord, number
-from audiotorch.report.settings import closing, kind_of_model, sizes
+from audiotorch.report.settings import closing, kind_of_model, sizes, training
 
 __all__ = ["detector_page"]
 
@@ -38,15 +38,17 @@ def detector_page(
     budget = Budget()
     told, remarks = _told(record)
     sections = [_glance(record, told, remarks), thresholds(record, told), *machines(told)]
+    curves = training(record, budget)
     answers = record.answers
     if answers is not None and len(answers):
         clips = all_clips(answers, budget)
         drawn = scores(answers, budget)
         cards = Cards(record, budget, N_EXAMPLES, advance)
-        sections += [drawn, *findings(answers, cards, budget), clips]
+        sections += [drawn, *findings(answers, cards, budget)]
+        curves.append(clips)
     kind = kind_of_model(record)
     subtitle = "Training run of a detector" + (f": {kind}" if kind else "")
-    return render(title or record.name, subtitle, [*sections, *closing(record)])
+    return render(title or record.name, subtitle, [*sections, *curves, *closing(record)])
 
 
 def _told(record: RunRecord) -> tuple[Mapping[str, Any], list[str]]:

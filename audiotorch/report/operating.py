@@ -91,7 +91,7 @@ def scores(answers: AnswerTable, budget: Budget) -> Section:
             lambda: plot.score_histogram(
                 _by_part(answers),
                 dict(answers.thresholds),
-                ax=plot.new_figure(7.4, 4.6).add_subplot(),
+                ax=plot.new_figure(6.2, 4.4).add_subplot(),
             ),
             "histogram of scores",
             budget,
@@ -107,7 +107,7 @@ def scores(answers: AnswerTable, budget: Budget) -> Section:
                     test.scores,
                     thresholds=dict(test.thresholds),
                     n_bootstrap=0,
-                    ax=plot.new_figure(4.6, 4.6).add_subplot(),
+                    ax=plot.new_figure(4.8, 4.4).add_subplot(),
                 ),
                 "ROC curve",
                 budget,

@@ -60,7 +60,7 @@ def _map_picture(found: Any, heat: NDArray[Any], piece: Excerpt, caption: str) -
     known = (frames >= 0) & (frames < n_frames)
     bands = (n_bands * (1 - (np.arange(height) + 0.5) / height)).astype(int)
     place = np.ix_(bands, np.clip(frames, 0, n_frames - 1))
-    grey = (245 - 175 * level[place])[..., None]
+    grey = (250 - 190 * level[place] ** 1.7)[..., None]  # noise is not to hide the heat
     share = (heat[place] * known)[..., None]
     drawn = np.where(known[None, :, None], grey * (1 - share) + _HEAT * share, 200)
     image = Image.fromarray(drawn.astype(np.uint8), "RGB").quantize(_COLOURS)
@@ -85,7 +85,7 @@ def _band_ticks(band_edges: Any) -> list[tuple[float, str]]:
     for hertz in _TICKS:
         if edges[0] < hertz < edges[-1]:
             place = float(np.interp(hertz, edges, places))
-            if 0.05 < place < 0.95 and (not ticks or place > ticks[-1][0] + 0.2):
+            if 0.05 < place < 0.95 and (not ticks or place > ticks[-1][0] + 0.25):
                 ticks.append((place, f"{hertz / 1000:g} kHz"))
     return ticks
 

@@ -12,7 +12,7 @@ from audiotorch.report.examples import N_EXAMPLES, errors_and_hits
 from audiotorch.report.judged import JudgedPart, judged_parts
 from audiotorch.report.page import Facts, Section, Table, Text, render
 from audiotorch.report.record import RunRecord, number, numbers
-from audiotorch.report.settings import closing, kind_of_model, sizes
+from audiotorch.report.settings import closing, kind_of_model, sizes, training
 
 __all__ = ["run_page"]
 
@@ -43,7 +43,7 @@ def run_page(
     budget = Budget()
     parts, remarks = judged_parts(record)
     figures = [part_section(part, record, budget) for part in parts]
-    about_model = _curves(record, budget) + _importance(record, budget)
+    about_model = training(record, budget) + _importance(record, budget)
     answers = record.answers
     clips = [] if answers is None or not len(answers) else [all_clips(answers, budget)]
     cards = Cards(record, budget, N_EXAMPLES, advance)
@@ -132,17 +132,6 @@ def _worst_fold(part: JudgedPart) -> str:
     if part.name == "cv":
         told = f"fold {told} of {len(known)}"
     return f"{acc:.3f} ({told})" if told else f"{acc:.3f}"
-
-
-def _curves(record: RunRecord, budget: Budget) -> list[Section]:
-    """Training curves of networks."""
-    from audiotorch import plot
-
-    if number(record.metrics, "epochs") is None:
-        return []
-    about = "training curves"
-    picture = picture_of(lambda: plot.training_curves(record.folder), about, budget)
-    return [Section("Training", [picture])]
 
 
 def _importance(record: RunRecord, budget: Budget) -> list[Section]:

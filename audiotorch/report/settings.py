@@ -4,10 +4,12 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from audiotorch.report.audio import Budget
+from audiotorch.report.cards import picture_of
 from audiotorch.report.page import Facts, Section, Table, Text
 from audiotorch.report.record import RunRecord, number, numbers
 
-__all__ = ["closing", "kind_of_model", "sizes"]
+__all__ = ["closing", "kind_of_model", "sizes", "training"]
 
 _SIZES = {
     "train_clips": "clips trained on",
@@ -51,6 +53,22 @@ def closing(record: RunRecord) -> list[Section]:
         setup.append(Table(["setting", "value"], settings, "Settings"))
     sections = [Section("Use the model", use)]
     return [*sections, Section("Configuration", setup)] if setup else sections
+
+
+def training(record: RunRecord, budget: Budget) -> list[Section]:
+    """Return the curves of a training over its epochs; nothing of models without epochs.
+
+    Args:
+        record: of the run.
+        budget: of the page.
+    """
+    from audiotorch import plot
+
+    if number(record.metrics, "epochs") is None:
+        return []
+    about = "training curves"
+    picture = picture_of(lambda: plot.training_curves(record.folder), about, budget)
+    return [Section("Training", [picture])]
 
 
 def sizes(record: RunRecord) -> dict[str, str]:

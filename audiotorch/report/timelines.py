@@ -21,7 +21,7 @@ def time_lines(found: Mapping[str, Any]) -> "Figure":
     """
     from audiotorch.plot.figure import NEUTRAL, WRONG, new_figure, short
 
-    figure = new_figure(8.0, 0.9 + _ROW * len(found))
+    figure = new_figure(5.4, 1.0 + _ROW * len(found))
     rows = figure.subplots(len(found), sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (name, each) in zip(rows, found.items(), strict=True):
         starts, scores = each.start_seconds.numpy(), each.window_scores.numpy()
@@ -33,8 +33,9 @@ def time_lines(found: Mapping[str, Any]) -> "Figure":
                 style = "-" if i == len(each.thresholds) - 1 else "--"
                 label = f"{short(threshold)} (of whole clips)"
                 axes.axhline(value, color=WRONG, linestyle=style, linewidth=1, label=label)
-        axes.set_title(short(name), fontsize=9, loc="left")
+        axes.set_title(short(name), fontsize=9, loc="left", pad=3)
         axes.tick_params(labelsize=8)
+    rows[0].margins(y=0.15)  # of all, for they share it
     seconds = max(each.seconds for each in found.values())
     rows[-1].set(xlim=(0, seconds), xlabel="seconds")
     figure.supylabel("score of a window", fontsize=9)
