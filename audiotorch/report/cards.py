@@ -54,6 +54,7 @@ class Cards:
 
     Attributes:
         found: explanations by file.
+        mute: why no card has reasons; empty where the model tells them.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Cards:
         self._record, self._budget, self._advance = record, budget, advance
         self._left = self._n = n_explained
         self._done = 0
+        self.mute = self._why_mute()
 
     def card(self, asked: Asked) -> Clip:
         """Return a card; what cannot be had is said on it.
@@ -100,21 +102,31 @@ class Cards:
 
     def _reasons(self, asked: Asked, lines: list[str]) -> Any:
         """Why; None, and a line that says why not, where that cannot be told."""
-        if self._left <= 0:
+        if self._left <= 0 or self.mute:
             return None
         self._left -= 1
-        module, why = self._record.model
-        if module is None:
-            lines.append(f"No reasons: {why}")
-            return None
         try:
             with torch.no_grad():
-                found = self._explain(module, asked)
+                found = self._explain(self._record.model[0], asked)
         except FAULTS as error:
             lines.append(f"No reasons: {first_line(error)}")
             return None
         self.found[asked.file] = found
         return found
+
+    def _why_mute(self) -> str:
+        """What keeps all clips from having reasons, if anything does."""
+        from audiotorch.explain.classes import check_class_explainable
+        from audiotorch.explain.detection import check_explainable
+
+        module, why = self._record.model
+        if module is None:
+            return f"No reasons are given, for the model does not load: {why}"
+        try:
+            (check_explainable if self._record.is_detector else check_class_explainable)(module)
+        except FAULTS as error:
+            return f"No reasons are given. {first_line(error)}"
+        return ""
 
     def _drawn(self, found: Any, piece: Excerpt) -> Picture | None:
         """The reasons as a picture, where the page has room for it."""

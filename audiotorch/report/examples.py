@@ -42,8 +42,10 @@ def errors_and_hits(parts: Sequence[JudgedPart], cards: Cards) -> list[Section]:
             continue
         part, answers, rows = chosen
         asked = [_asked(answers, row, tone) for row in rows.tolist()]
-        clips = Clips([cards.card(each) for each in asked])
-        sections.append(Section(title, [clips], note=_note(title, part, answers)))
+        blocks: list[Any] = [Text(cards.mute)] if cards.mute else []
+        blocks.append(Clips([cards.card(each) for each in asked]))
+        note = _note(title, part, answers, reasons=not cards.mute)
+        sections.append(Section(title, blocks, note=note))
     return sections
 
 
@@ -71,17 +73,19 @@ def confident_hits(answers: AnswerTable, n: int) -> NDArray[np.intp]:
     return right[np.sort(first)][:n]
 
 
-def _note(title: str, part: JudgedPart, answers: AnswerTable) -> str:
+def _note(title: str, part: JudgedPart, answers: AnswerTable, reasons: bool) -> str:
     n_wrong = int((~answers.right).sum())
     if title == "Worst errors":
         told = f"{part.title}: {n_wrong:,} of {counted(part.n)} wrong; the largest loss first."
     else:
         told = f"{part.title}: the surest right answer of a class, the surest class first."
     if part.name.startswith("cv"):
-        told += (
-            " The answers are of models that had not heard the clip. The reasons are of the "
-            "exported model, which was fitted on it and may answer otherwise."
-        )
+        told += " The answers are of models that had not heard the clip."
+        if reasons:
+            told += (
+                " The reasons are of the exported model, which was fitted on it and may answer "
+                "otherwise."
+            )
     return told
 
 

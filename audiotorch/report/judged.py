@@ -137,7 +137,12 @@ class JudgedPart:
         places = np.argsort(-wrong, axis=None, kind="stable")[:n_shown]
         pairs = [divmod(int(place), len(self.labels)) for place in places]
         return [
-            (self.labels[i], self.labels[k], int(wrong[i, k]), float(wrong[i, k] / rows[i]))
+            (
+                self.labels[i],
+                self.labels[k],
+                int(wrong[i, k]),
+                round(float(wrong[i, k] / rows[i]), 3),
+            )
             for i, k in pairs
             if wrong[i, k]
         ]

@@ -68,8 +68,7 @@ def _glance(record: RunRecord, parts: Sequence[JudgedPart], remarks: Sequence[st
         blocks.append(Facts(facts | sizes(record)))
     else:
         blocks += [Text("The run was judged on no clips."), Facts(sizes(record))]
-    if isinstance(record.metrics.get("leakage"), str):
-        blocks.append(Text(record.metrics["leakage"]))
+    blocks += _leakage(record, parts)
     if parts:
         blocks += [_side_by_side(record, parts), Text(_INTERVALS)]
     threshold = number(record.metrics, "abstain")
@@ -82,6 +81,15 @@ def _glance(record: RunRecord, parts: Sequence[JudgedPart], remarks: Sequence[st
         )
     blocks += [Text(text) for text in (*remarks, *record.gaps, *_notes(parts))]
     return Section("At a glance", blocks)
+
+
+def _leakage(record: RunRecord, parts: Sequence[JudgedPart]) -> list[Text]:
+    """What the two cross-validations say of each other."""
+    if isinstance(record.metrics.get("leakage"), str):
+        return [Text(record.metrics["leakage"])]
+    if not {"cv", "cv_grouped"} <= {part.name for part in parts}:
+        return []
+    return [Text("No leakage shows: with groups left out, the model is not clearly worse.")]
 
 
 def _side_by_side(record: RunRecord, parts: Sequence[JudgedPart]) -> Table:
@@ -131,6 +139,8 @@ def _worst_fold(part: JudgedPart) -> str:
     told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     if part.name == "cv":
         told = f"fold {told} of {len(known)}"
+    elif told:
+        told = f"group{'s' if len(names) > 1 else ''} {told}"
     return f"{acc:.3f} ({told})" if told else f"{acc:.3f}"
 
 
