@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from audiotorch.data.examine import FileRecord
+from audiotorch.data.manifest import sort_labels
 from audiotorch.errors import AudioTorchError, TruncationWarning
 from audiotorch.report.audio import Budget, excerpt, mp3, thumbnail
 from audiotorch.report.page import Clip
@@ -84,7 +85,7 @@ def draw_samples(
         return Sample([], "There is nothing that can be played.")
     seconds = [r.duration_seconds or 0.0 for found in classes.values() for r in found]
     tier, n_classes = _fitting(len(classes), sum(seconds) / len(seconds), budget.left)
-    names = [*classes]
+    names = sort_labels(classes)
     heard = [names[i * len(names) // n_classes] for i in range(n_classes)]
     each = _WITHOUT_CLASSES if len(classes) == 1 else tier.per_class
     chosen = [record for name in heard for record in spread(classes[name], each)]

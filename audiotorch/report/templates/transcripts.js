@@ -91,7 +91,8 @@
         if (this.audio) button.addEventListener("click", () => this.play(part));
         else button.disabled = true;
         part.button = button;
-        place.append(part.text.slice(0, part.blank), button);
+        if (place.firstChild) place.append(part.text.slice(0, part.blank));
+        place.append(button);
       }
       if (segment.hits) this.mark(index, segment.hits);
     }
