@@ -1,18 +1,18 @@
 """The table of every judged clip, and how figures are written in tables."""
 
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from audiotorch.answers.table import AnswerTable
+from audiotorch.audio.files import common_folder
 from audiotorch.report.audio import Budget
 from audiotorch.report.judged import PARTS
 from audiotorch.report.page import Section, Table
 
-__all__ = ["DETECTOR_PARTS", "all_clips", "common_folder", "counted", "ranged", "rounded"]
+__all__ = ["DETECTOR_PARTS", "all_clips", "counted", "ranged", "rounded"]
 
 DETECTOR_PARTS = {"train": "Fitted on", "held_back": "Held back", "test": "Test"}
 """What a reader calls the parts of a detector's clips."""
@@ -28,7 +28,7 @@ def all_clips(answers: AnswerTable, budget: Budget, n_rows: int = _ROWS) -> Sect
         budget: of the page; the table takes a half of it at most.
         n_rows: at most so many: the errors, and of the rest those that are nearest to one.
     """
-    root = common_folder(answers.files)
+    root = common_folder([str(file) for file in answers.files])
     columns, cells = _columns(answers)
     rows = []
     order = np.argsort(_doubt(answers), kind="stable")[:n_rows].tolist()
@@ -48,20 +48,6 @@ def all_clips(answers: AnswerTable, budget: Budget, n_rows: int = _ROWS) -> Sect
     # As answers.csv has them.
     table = Table(["file", *columns], [row for _, row in sorted(rows, key=lambda each: each[0])])
     return Section("All clips", [table], note=". ".join(told))
-
-
-def common_folder(files: Iterable[Any]) -> str:
-    """Return the folder that all files are in, with a slash at its end; empty where there is none.
-
-    Args:
-        files: paths.
-    """
-    folders = {os.path.dirname(str(file)) for file in files}
-    try:
-        root = os.path.commonpath(folders) if folders else ""
-    except ValueError:  # absolute and relative ones
-        return ""
-    return root.rstrip(os.sep) + os.sep if root else ""
 
 
 def counted(n: int) -> str:
