@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(arguments: Sequence[str]) -> int:
+    from audiotorch.report import write_report
     from audiotorch.training.train import main as train_main
 
-    return int(train_main(list(arguments)) or DONE)
+    return int(train_main(list(arguments), write_report) or DONE)
