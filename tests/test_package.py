@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "audiotorch"
 OPTIONAL = ("lightning", "hydra", "sklearn", "matplotlib", "whisper", "timm", "librosa")
 OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas", "scipy", "pyarrow")
+OPTIONAL += ("fastapi", "uvicorn")
 PUBLIC = {"load", "info", "save", "ToMono", "Resample", "PadOrTrim", "Normalize", "features"}
 PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict", "timeline"}
 PUBLIC |= {"AudioFeatures", "PreEmphasis", "ReduceNoise", "RemoveSilence", "NormalizeLoudness"}
@@ -182,7 +183,7 @@ def public_members(module: object) -> Iterator[tuple[str, object]]:
         if inspect.isclass(value):
             for key, member in vars(value).items():
                 if not key.startswith("_") and inspect.isfunction(inspect.unwrap(member)):
-                    yield f"{name}.{key}", member
+                    yield f"{name}.{key}", getattr(value, key)
 
 
 def undocumented(value: object) -> list[str]:
@@ -232,7 +233,8 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
 
 def test_wheel_holds_the_package_and_its_configs(wheel):
     names = set(wheel.namelist())
-    sources = [*PACKAGE.rglob("*.py"), PACKAGE / "py.typed"]
+    files = [path for path in PACKAGE.rglob("*") if path.is_file()]
+    sources = [path for path in files if "__pycache__" not in path.parts]
     expected = {path.relative_to(ROOT).as_posix() for path in sources}
     configs = (ROOT / "configs").rglob("*.yaml")
     expected |= {f"audiotorch/{path.relative_to(ROOT).as_posix()}" for path in configs}

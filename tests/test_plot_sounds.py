@@ -28,11 +28,11 @@ from audiotorch.plot import (
     spectrogram,
     waveform,
 )
-from audiotorch.plot.curves import UNITS
 from audiotorch.plot.density import spectral_peaks
 from audiotorch.plot.measures import COLUMNS, Density, Envelope, Power, gather
 from audiotorch.plot.recording import Recording
 from audiotorch.plot.scales import mark_seconds, note_name
+from audiotorch.plot.tracks import UNITS
 
 ONE_AXES = (waveform, spectrogram, mel_spectrogram, mfcc, chroma, power_spectral_density)
 ONE_AXES += (feature_over_time,)
@@ -551,22 +551,22 @@ def test_blocks_give_what_the_whole_gives(monkeypatch):
 
 def test_long_recordings_are_pooled_alike_in_single_precision(monkeypatch):
     """As if the recording were an hour long: every other frame, float32, pieces of a minute."""
-    from audiotorch.plot import curves, measures
+    from audiotorch.plot import measures, tracks
 
     samples = np.tile(tone(440, seconds=10.0) + noise(seconds=10.0), 30)
     exact = Recording(samples, 22050)
     before = [Power(exact, hop_length=512), Density(exact)]
     gather(exact, before)
-    frames = curves._frames(exact, at.features.MFCC(22050), 512)
+    frames = tracks._frames(exact, at.features.MFCC(22050), 512)
     monkeypatch.setattr(measures, "EXACT", 1000)
-    monkeypatch.setattr(curves, "EXACT", 1000)
+    monkeypatch.setattr(tracks, "EXACT", 1000)
     after = [Power(exact, hop_length=512), Density(exact)]
     gather(exact, after)
     assert after[0].hop_length == 1024
     db = [10 * np.log10(each.columns) for each in (before[0], after[0])]
     np.testing.assert_allclose(*db, atol=1e-3)
     np.testing.assert_allclose(before[1].density, after[1].density, rtol=1e-4)
-    pieces = curves._frames(exact, at.features.MFCC(22050), 512)
+    pieces = tracks._frames(exact, at.features.MFCC(22050), 512)
     assert pieces.mean.shape == frames.mean.shape
     # The ends of pieces have their neighbours' samples around them.
     np.testing.assert_allclose(pieces.mean, frames.mean, atol=0.05)

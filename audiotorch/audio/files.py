@@ -1,13 +1,13 @@
 """Which recordings are meant: files as they are given, folders by what lies in them."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
 from audiotorch.audio.io import AUDIO_SUFFIXES
 from audiotorch.errors import ParameterError
 
-__all__ = ["find_audio"]
+__all__ = ["common_folder", "find_audio"]
 
 
 def find_audio(
@@ -42,6 +42,18 @@ def find_audio(
             f"({' '.join(ends)})"
         )
     return files
+
+
+def common_folder(files: Sequence[str]) -> str:
+    """The folder that all names begin with, and the separator behind it; `""` if there is none.
+
+    Args:
+        files: names, absolute or not.
+    """
+    if len(files) < 2 or len({os.path.isabs(file) for file in files}) > 1:
+        return ""
+    common = os.path.commonpath([os.path.dirname(file) for file in files])
+    return common if common in ("", os.sep) else common + os.sep
 
 
 def _walk(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -116,8 +115,10 @@ def _failing(text: str) -> set[str]:
 
 
 def _lines(report: Mapping[str, Any], sources: Sequence[str], failed: list[str]) -> Iterator[str]:
+    from audiotorch.audio.files import common_folder
+
     facts, findings = report["facts"], report["findings"]
-    start = _common_folder([record["file"] for record in report["files"]])
+    start = common_folder([record["file"] for record in report["files"]])
     yield f"{', '.join(sources)}: {facts['n_files']} files, {_span(facts['duration_seconds'])}"
     if start:
         yield f"names below start from {start}"
@@ -212,14 +213,6 @@ def _bar_lines(rows: Sequence[tuple[str, int]]) -> Iterator[str]:
 def _some(names: Sequence[str]) -> str:
     more = f" ... and {len(names) - _MOST} more" if len(names) > _MOST else ""
     return ", ".join(names[:_MOST]) + more
-
-
-def _common_folder(files: Sequence[str]) -> str:
-    """The folder that all names begin with, and the separator behind it."""
-    if len(files) < 2 or len({os.path.isabs(file) for file in files}) > 1:
-        return ""
-    common = os.path.commonpath([os.path.dirname(file) for file in files])
-    return common if common in ("", os.sep) else common + os.sep
 
 
 def _span(seconds: float) -> str:

@@ -15,6 +15,8 @@ from audiotorch.cli.features import add_features
 from audiotorch.cli.info import add_info
 from audiotorch.cli.plot import add_plot
 from audiotorch.cli.predict import add_predict
+from audiotorch.cli.report import add_report
+from audiotorch.cli.serve import add_serve
 from audiotorch.cli.terminal import (
     DONE,
     INTERRUPTED,
@@ -104,11 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     add_detect(commands)
     add_transcribe(commands)
     add_export(commands)
+    add_serve(commands)
+    add_report(commands)
     add_bench(commands)
     return parser
 
 
 def _train(arguments: Sequence[str]) -> int:
+    from audiotorch.report import write_report
     from audiotorch.training.train import main as train_main
 
-    return int(train_main(list(arguments)) or DONE)
+    return int(train_main(list(arguments), write_report) or DONE)

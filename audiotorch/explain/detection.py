@@ -12,12 +12,12 @@ from audiotorch.answers.prediction import named, named_thresholds
 from audiotorch.audio import Source, load
 from audiotorch.audio.clips import check_seconds
 from audiotorch.errors import ParameterError
+from audiotorch.explain.places import around, band_edges, frame_seconds, hertz
 from audiotorch.features.pooling import column_names
 
 __all__ = [
     "DeviationMap",
     "Explanation",
-    "band_edges",
     "check_explainable",
     "explain_detection",
 ]
@@ -151,22 +151,6 @@ def explain_detection(
     return Explanation(**found)
 
 
-def band_edges(features: Any) -> Tensor:
-    """Return Hz between the centres of neighbouring mel bands, and where the outer ones end.
-
-    Args:
-        features: a front end with `mel` and `sample_rate`.
-
-    Shape:
-        - Output: `(n_mels + 1,)`, float64
-    """
-    bank = features.mel.bank.double().cpu()
-    hz = torch.linspace(0.0, features.sample_rate / 2, bank.shape[1], dtype=torch.float64)
-    centres = bank @ hz / bank.sum(dim=1)
-    used = hz[bank.amax(dim=0) > 0]
-    return torch.cat([used[:1], (centres[1:] + centres[:-1]) / 2, used[-1:]])
-
-
 class _Clip:
     """A recording's score and time line, and parts of it to look at again."""
 
@@ -278,19 +262,15 @@ def _where(module: Any, clip: _Clip, batch_size: int) -> dict[str, Any]:
     frame, lowest, highest = _peak(found.errors, found.frame_seconds)
     second = start + frame * found.frame_seconds
     band = float(found.band_edges[lowest]), float(found.band_edges[highest + 1])
-    reason = f"most deviates at {second:.1f} s, {_hertz(*band)}"
+    reason = f"most deviates at {second:.1f} s, {hertz(*band)}"
     return {"reason": reason, "second": second, "band": band, "map": found}
-
-
-def _hertz(low: float, high: float) -> str:
-    return f"{low / 1000:.1f}-{high / 1000:.1f} kHz" if high >= 1000 else f"{low:.0f}-{high:.0f} Hz"
 
 
 def _map(module: Any, waveform: Tensor, start: float, batch_size: int) -> DeviationMap:
     """Input and errors of all windows, put in their places."""
     cut, lengths, starts, _ = module.windows(waveform[None])
     frames = module.features.frame_counts(_feature_samples(module, lengths[0]))
-    step = _frame_seconds(module, frames, lengths[0])
+    step = frame_seconds(module, frames, lengths[0])
     places = (starts[0] / step).round().long().tolist()
     n_frames = places[-1] + int(frames.max())
     image = errors = total = torch.zeros(0)
@@ -316,15 +296,6 @@ def _feature_samples(module: Any, lengths: Tensor) -> Tensor:
     return same.clamp(min=module.min_samples)
 
 
-def _frame_seconds(module: Any, frames: Tensor, lengths: Tensor) -> float:
-    """Seconds from frame to frame, of front ends with a hop or with a fixed number of frames."""
-    many = torch.tensor([0, 1 << 24], device=lengths.device)
-    none, all_of_them = module.features.frame_counts(many).tolist()
-    if all_of_them > none:
-        return round(many[1].item() / (all_of_them - none)) / float(module.features.sample_rate)
-    return int(lengths[0]) / module.sample_rate / int(frames[0])
-
-
 def _peak(errors: Tensor, frame_seconds: float) -> tuple[int, int, int]:
     """Frame, lowest and highest band of the largest error, blurred a little."""
     half = max(0, round(_BLUR_SECONDS / frame_seconds / 2))
@@ -334,11 +305,4 @@ def _peak(errors: Tensor, frame_seconds: float) -> tuple[int, int, int]:
     )[0]
     band, frame = divmod(int(blurred.argmax()), blurred.shape[1])
     enough = (blurred[:, frame] >= blurred[band, frame] / 2).tolist()
-    return frame, _end(enough, band, -1), _end(enough, band, 1)
-
-
-def _end(enough: list[bool], place: int, step: int) -> int:
-    """The last place in this direction, from a true one on."""
-    while 0 <= place + step < len(enough) and enough[place + step]:
-        place += step
-    return place
+    return frame, *around(enough, band)

@@ -1,7 +1,7 @@
 """Log-mel spectrograms as images for a CNN."""
 
 from collections.abc import Iterable, Sequence
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +109,7 @@ class SpectrogramImage(nn.Module):
                 f"n_frames={n_frames}: must be at least {self.delta.width} for deltas=True"
             )
         self.sample_rate = sample_rate
+        self.hop_length = hop_length
         self.top_db = float(top_db)
         self.normalize: List[str] = ways
         self.deltas = deltas
@@ -125,6 +126,25 @@ class SpectrogramImage(nn.Module):
         if self.n_frames is not None:
             return torch.full_like(lengths, self.n_frames)
         return self.mel.frame_counts(lengths)
+
+    @torch.jit.export
+    def frame_seconds(self, waveform: Tensor, lengths: Tensor) -> Tuple[Tensor, Tensor]:
+        """Return when each image's first frame is, and the seconds from frame to frame.
+
+        Args:
+            waveform: `(batch, time)`
+            lengths: `(batch,)`, samples.
+
+        Shape:
+            - Output: `(batch,)` each, float64
+        """
+        hop = self.hop_length / self.sample_rate
+        n_frames = self.n_frames
+        if n_frames is None:
+            step = torch.full_like(lengths, hop, dtype=torch.float64)
+            return torch.zeros_like(step), step
+        first, last = self._span(self.mel(waveform, lengths), self.mel.frame_counts(lengths))
+        return first.double() * hop, (last - first).double() * hop / max(1, n_frames - 1)
 
     def log_mel(self, waveform: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
         """Return the image before normalisation, in dB, `(batch, n_mels, frames)`.

@@ -118,6 +118,9 @@ class CNN(nn.Module):
         self.stages = nn.ModuleList(_ResidualBlock(a, b, stride=2) for a, b in pairwise(channels))
         # torch.export takes an axis of length 1 for a special case: no stage may get there.
         self.min_frames = stem_stride * 2 ** len(self.stages) + 1
+        # The stages before what `activation` gives, and its step in cells of the image.
+        self.n_shown = max(0, len(self.stages) - 2)
+        self.activation_stride = stem_stride * 2**self.n_shown
         self.embedding_size = 2 * channels[-1]
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.embedding_size, n_classes)
@@ -129,13 +132,38 @@ class CNN(nn.Module):
     @torch.jit.export
     def embed(self, image: Tensor, lengths: Tensor) -> Tensor:
         """Return what the last layer answers from, `(batch, embedding_size)`."""
+        x, counts = self.activation(image, lengths)
+        return self._pooled(x, counts)
+
+    @torch.jit.export
+    def activation(self, image: Tensor, lengths: Tensor) -> Tuple[Tensor, Tensor]:
+        """Return what the last two stages get, and its frame counts: what explanations look at.
+
+        It is fine enough in time and frequency to point at a sound, which what the last stage
+        gives is not. Row and column `k` lie at `k * activation_stride` of the image.
+
+        Shape:
+            - Output: `(batch, channels, rows, frames)` and `(batch,)`
+        """
         counts = lengths
         image = nn.functional.pad(image, [0, max(self.min_frames - image.shape[-1], 0)])
         image = _mask(image, counts)
         counts = (counts + self.stem_stride - 1) // self.stem_stride
         x = _mask(self.stem(image), counts)
-        for stage in self.stages:
-            x, counts = stage(x, counts)
+        for k, stage in enumerate(self.stages):  # TorchScript has no slice of them
+            if k < self.n_shown:
+                x, counts = stage(x, counts)
+        return x, counts
+
+    @torch.jit.export
+    def from_activation(self, x: Tensor, counts: Tensor) -> Tensor:
+        """Return the logits of what `activation` gave, `(batch, n_classes)`."""
+        return self.head(self.dropout(self._pooled(x, counts)))
+
+    def _pooled(self, x: Tensor, counts: Tensor) -> Tensor:
+        for k, stage in enumerate(self.stages):
+            if k >= self.n_shown:
+                x, counts = stage(x, counts)
         return _pool(x, counts)
 
 

@@ -1,7 +1,7 @@
 """Several networks of one kind that answer together."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, List
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,8 @@ class Ensemble(nn.Module):
         # Members of a kind that has no `embed` leave the ensemble without.
         size: Any = getattr(self.members[0], "embedding_size", 0)
         self.embedding_size = n_members * int(size)
+        if all(getattr(member, "explains", False) for member in self.members):
+            self.explains = True
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return log-probabilities; shapes as in the class docstring."""
@@ -74,3 +76,21 @@ class Ensemble(nn.Module):
         """
         found = [member.embed(x, lengths) for member in self.members]  # type: ignore[operator]
         return torch.cat(found, dim=1)
+
+    @torch.jit.export
+    def contributions(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return the mean of the members' contributions, as `MLP` has them.
+
+        Shape:
+            - Output: `(batch, n_columns, n_classes)`, float64
+
+        Raises:
+            ParameterError: members of a kind that tells none, as networks on images.
+        """
+        found: List[Tensor] = []
+        for member in self.members:
+            if hasattr(member, "contributions"):
+                found.append(member.contributions(x, lengths))  # type: ignore[operator]
+        if len(found) == 0:
+            raise ParameterError("contributions: no member of this Ensemble tells any")
+        return torch.stack(found).mean(dim=0)

@@ -25,6 +25,9 @@ class MLP(nn.Module):
         hidden: width of each hidden layer; empty makes the network linear.
         dropout: share of each hidden layer dropped in training.
 
+    Attributes:
+        explains: that `contributions` has an answer, as `ClassicModel` says it.
+
     Shape:
         - Input: `(batch, n_features)` or `(batch, channel, n_mels, frames)`, and frame counts
           `(batch,)`
@@ -66,6 +69,7 @@ class MLP(nn.Module):
         self.n_before = len(layers)
         layers.append(nn.Linear(width, n_classes))
         self.layers = nn.Sequential(*layers)
+        self.explains = True
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return logits; shapes as in the class docstring."""
@@ -79,6 +83,36 @@ class MLP(nn.Module):
             if k < self.n_before:
                 x = layer(x)
         return x
+
+    @torch.jit.export
+    def contributions(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return what each column of the vector adds to each class's logit, in float64.
+
+        The gradient times the distance from the training clips' mean: without hidden layers the
+        weight times the scaled column, and with them what the network does around this vector.
+
+        Args:
+            x: as `forward`.
+            lengths: as `forward`.
+
+        Shape:
+            - Output: `(batch, n_columns, n_classes)`
+
+        Reference:
+            Shrikumar et al. (2016), Not just a black box (gradient times input).
+        """
+        x = self.layers[0](self.pooling(x, lengths))
+        # What each column alone adds, carried along: `(batch, columns, width)`. No autograd, which
+        # TorchScript cannot turn on where the caller turned it off.
+        parts = torch.diag_embed(x)
+        for k, layer in enumerate(self.layers):
+            if k > 0:
+                x = layer(x)
+                if hasattr(layer, "in_features"):
+                    parts = nn.functional.linear(parts, layer.weight)  # type: ignore[arg-type]
+                else:
+                    parts = torch.where((x > 0).unsqueeze(1), parts, 0.0)
+        return parts.double()
 
 
 class Linear(MLP):

@@ -16,14 +16,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from audiotorch.explain import DeviationMap, Explanation
+    from audiotorch.explain import ClassExplanation, ClassMap, DeviationMap, Explanation
 
 __all__ = [
     "detection",
+    "explanation",
     "importance_bars",
     "mark_kilohertz",
     "prediction_strip",
 ]
+
+
+# Told apart by colour-blind people too: what speaks for a class, and against it.
+_FOR, _AGAINST = "#0072b2", "#d55e00"
+_DEPTH_DB = 80.0  # of a spectrogram, below its loudest place
+_CLASSES = 5  # beside a map
+_LINE = 105  # letters of a title
 
 
 def prediction_strip(
@@ -112,6 +120,40 @@ def detection(explanation: "Explanation", title: str = "") -> "Figure":
     return figure
 
 
+def explanation(found: "ClassExplanation | Explanation", title: str = "") -> "Figure":
+    """Draw what a model's answer rests on.
+
+    Of classifiers on images, the spectrogram and below it, over the same in grey, what speaks for
+    the class, with the most probable classes beside them; of classifiers on vectors, the features
+    that add most. Of detectors, see `detection`.
+
+    Args:
+        found: from `explain`, `explain_class` or `explain_detection`.
+        title: stands above it, with the answer.
+    """
+    seen: Any = found
+    if hasattr(seen, "window_scores"):
+        return detection(seen, title)
+    n_bars = len(seen.contributions)
+    figure = new_figure(10.0, 5.0 if seen.map is not None else max(2.4, 1.5 + 0.27 * n_bars))
+    if seen.map is not None:
+        grid = figure.add_gridspec(2, 2, width_ratios=[3, 1.05])
+        above = figure.add_subplot(grid[0, 0])
+        below = figure.add_subplot(grid[1, 0], sharex=above, sharey=above)
+        _draw_weights(above, below, seen.map)
+        beside = figure.add_subplot(grid[:, 1])
+    else:
+        grid = figure.add_gridspec(1, 2, width_ratios=[3, 1.05])
+        _draw_contributions(figure.add_subplot(grid[0, 0]), seen)
+        beside = figure.add_subplot(grid[0, 1])
+    _draw_classes(beside, seen)
+    reason = textwrap.fill(plain(seen.reason), _LINE)
+    answer = f"{short(seen.label)}, {_percent(seen.confidence)}"
+    name = f"{short(title)}: " if title else ""
+    figure.suptitle(f"{name}{answer}\n{reason}", fontsize=10)
+    return figure
+
+
 def mark_kilohertz(axes: "Axes", band_edges: np.ndarray) -> None:
     """Write kHz beside a picture whose rows are bands.
 
@@ -157,6 +199,91 @@ def _draw_map(
         corners = explanation.second + np.array([-1, 1, 1, -1, -1]) * margin
         below.plot(corners, [low, low, high, high, low], color="black", linewidth=1)
         below.set_ylim(0, n_bands)
+
+
+def _draw_weights(above: "Axes", below: "Axes", found: "ClassMap") -> None:
+    """Draw the spectrogram, and over the same in grey what speaks for the class."""
+    n_bands, n_frames = found.weights.shape
+    # A frame's middle lies where it stands in time, a picture's left edge half a frame before.
+    left = found.start_seconds - found.frame_seconds / 2
+    right = left + n_frames * found.frame_seconds
+    settings: dict[str, Any] = {"origin": "lower", "aspect": "auto"}
+    settings["extent"] = (left, right if right > left else left + 1e-3, 0, n_bands)
+    shown, weights = found.spectrogram.numpy(), found.weights.numpy()
+    if found.unit == "dB":
+        shown = shown - shown.max()
+        settings["vmin"], settings["vmax"] = max(-_DEPTH_DB, float(shown.min())), 0.0
+    sound = above.imshow(shown, cmap="magma", **settings)
+    below.imshow(shown, cmap="Greys", alpha=0.6, **settings)
+    settings |= {"vmin": 0.0, "vmax": 1.0}
+    drawn = below.imshow(weights, cmap=_fading("autumn_r"), **settings)
+    unit = "dB below the loudest" if found.unit == "dB" else "the model's input"
+    above.figure.colorbar(sound, ax=above, label=unit, pad=0.02)
+    below.figure.colorbar(drawn, ax=below, label="weight", pad=0.02)
+    for axes, text in ((above, "what was heard"), (below, "what speaks for the class")):
+        if found.band_edges is not None:
+            mark_kilohertz(axes, found.band_edges.numpy())
+        axes.set_ylabel("row" if found.band_edges is None else "kHz")
+        axes.set_title(text, fontsize=9)
+        axes.tick_params(labelsize=8)
+    above.tick_params(labelbottom=False)
+    below.set_xlabel("seconds")
+
+
+def _fading(name: str) -> Any:
+    """A map of colours that lets what lies below be seen where little is to be said."""
+    import matplotlib
+
+    ramp = np.linspace(0.0, 1.0, 256)
+    colours = matplotlib.colormaps[name](ramp)
+    colours[:, 3] = 0.9 * ramp**0.7
+    return matplotlib.colors.ListedColormap(colours)
+
+
+def _draw_contributions(axes: "Axes", found: "ClassExplanation") -> None:
+    """Draw what features add to a class, the largest on top."""
+    values = list(found.contributions.values())
+    for place, value in enumerate(values):
+        axes.barh(-place, value, color=_FOR if value > 0 else _AGAINST, alpha=0.8)
+        side = 3 if value > 0 else -3
+        axes.annotate(
+            f"{value:+.3g}",
+            (value, -place),
+            (side, 0),
+            textcoords="offset points",
+            ha="left" if value > 0 else "right",
+            va="center",
+            fontsize=8,
+        )
+    axes.set_yticks([-place for place in range(len(values))], map(short, found.contributions))
+    axes.set_xlabel(f"adds to {short(found.label)} (right of 0: for it, left: against it)")
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    axes.margins(x=0.12)  # room for the numbers
+    axes.tick_params(labelsize=8)
+
+
+def _draw_classes(axes: "Axes", found: "ClassExplanation") -> None:
+    """Draw the most probable classes, and the one that is explained in its colour."""
+    ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])
+    top = ranked[:_CLASSES]
+    if found.label not in dict(top):
+        top = [*ranked[: _CLASSES - 1], (found.label, found.confidence)]
+    for place, (label, p) in enumerate(top):
+        colour = _FOR if label == found.label else NEUTRAL
+        axes.barh(-place, p, height=0.38, color=colour, alpha=0.8)
+        axes.barh(-place, 1.0, height=0.38, color=NEUTRAL, alpha=0.1)
+        name = short(label)
+        axes.text(0.0, 0.24 - place, name, va="bottom", fontsize=9 if len(name) <= 24 else 7)
+        shade = "white" if p > 0.8 else "black"
+        axes.text(0.98, -place, _percent(p), va="center", ha="right", fontsize=8, color=shade)
+    axes.set(xlim=(0, 1), ylim=(0.4 - max(3, len(top)), 0.7), xticks=[], yticks=[])
+    for side in ("top", "right", "bottom", "left"):
+        axes.spines[side].set_visible(False)
+    axes.set_title("probability", fontsize=9)
+
+
+def _percent(p: float) -> str:
+    return "<1%" if 0 < p < 0.005 else f"{p:.0%}"
 
 
 def _draw_deviations(axes: "Axes", deviations: Mapping[str, float]) -> None:

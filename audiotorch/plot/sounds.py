@@ -7,7 +7,7 @@ import numpy as np
 from audiotorch.errors import ParameterError
 from audiotorch.features.feature import check_positive
 from audiotorch.features.filters import mel_frequencies
-from audiotorch.plot.figure import NEUTRAL, new_figure, plain
+from audiotorch.plot.figure import NEUTRAL, axes_for, plain
 from audiotorch.plot.images import TO_MAXIMUM, bin_edges, column_edges, draw_bins, mel_edges
 from audiotorch.plot.measures import Envelope, Power, frame_sizes, gather
 from audiotorch.plot.recording import Recording, Sound
@@ -270,7 +270,7 @@ def on_axes(ax: "Axes | None", title: str, width: float = 10.0, height: float = 
         width: inches of a new figure.
         height: inches of a new figure.
     """
-    axes = new_figure(width, height).add_subplot() if ax is None else ax
+    axes = axes_for(ax, width, height)
     if title:
         axes.set_title(plain(title), fontsize=11)
     return axes
