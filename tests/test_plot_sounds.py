@@ -317,7 +317,7 @@ def peaks_of(samples, rate, n_fft=None):
 
 def test_a_tones_peak_has_its_frequency_and_note():
     axes = power_spectral_density(tone(440) + 0.01 * noise(), 22050)
-    assert [text.get_text() for text in axes.texts] == ["440 Hz A4"]
+    assert [text.get_text().strip() for text in axes.texts] == ["440 Hz A4"]
     assert axes.texts[0].xy[0] == pytest.approx(440, abs=0.5)
 
 
@@ -380,7 +380,7 @@ def test_comparison_has_one_scale():
     assert rows_of(linears[1])[0].max() == pytest.approx(-20, abs=0.5)
     density = figure.axes[-1]
     assert [text.get_text() for text in density.get_legend().get_texts()] == ["loud", "quiet"]
-    assert {text.get_text() for text in density.texts} == {"440 Hz A4", "880 Hz A5"}
+    assert {text.get_text().strip() for text in density.texts} == {"440 Hz A4", "880 Hz A5"}
 
 
 # --- what may be given ----------------------------------------------------------------------------
