@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from audiotorch.answers import AnswerTable
 from audiotorch.cli import main as command
 from audiotorch.data.datamodule import AudioDataModule
 from audiotorch.errors import DecodeError, ParameterError
@@ -119,6 +120,28 @@ def test_figures_are_those_of_the_exported_file(finished: Path, machine: Path):
     told = read_metadata(finished / "model.ts")
     assert (told["window"], told["hop"], told["aggregate"]) == (0.4, 0.3, "max")
     assert metrics["thresholds"]["warning"]["promised_rate"] == pytest.approx(3 / 17)
+
+
+def test_answers_are_those_of_the_figures(finished: Path, machine: Path):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    table = AnswerTable.read(finished)
+    assert table.parts_present == ["train", "held_back", "test"]
+    test = table.part("test")
+    assert roc_auc_score(test.targets, test.scores) == metrics["test/auc"]
+    assert dict(table.thresholds) == {k: v["score"] for k, v in metrics["thresholds"].items()}
+    alarm = metrics["test/thresholds"]["alarm"]
+    assert int(((test.answers == "anomaly") & (test.targets == 1)).sum()) == alarm["n_detected"]
+    assert set(test.truth[test.targets == 1]) == {"fault"}
+    assert all(
+        Path(file).parent == machine / label
+        for file, label in zip(test.files, test.truth, strict=True)
+    )
+    data = parts(machine)
+    assert table.part("held_back").files.tolist() == [str(c.path) for c in data.val_set.clips]
+    module: Any = load_pipeline(finished / "model.ts")
+    expected = module.p_value(torch.from_numpy(test.scores).float())
+    np.testing.assert_allclose(test.p_values, expected)
+    assert np.isnan(table.part("train").p_values).all()
 
 
 def test_no_held_back_clip_rises_above_its_own_calibration_score(finished: Path, machine: Path):

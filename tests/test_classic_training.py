@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from sklearn.metrics import confusion_matrix, log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from audiotorch.answers import predict
+from audiotorch.answers import AnswerTable, predict
 from audiotorch.cli import main as audiotorch
 from audiotorch.data.datamodule import AudioDataModule
 from audiotorch.data.demo import write_corpus
@@ -96,6 +97,25 @@ def test_metrics_file_has_both_protocols_and_the_test(finished: Path):
     assert "scikit-learn" in metrics["versions"]
     assert 0 < metrics["cv_grouped/answered"] < 1
     assert metrics["cv_grouped/answered_acc"] >= metrics["cv_grouped/acc"]
+
+
+def test_answers_are_those_of_the_figures(finished: Path):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    table = AnswerTable.read(finished)
+    assert table.parts_present == ["cv", "cv_grouped", "test"]
+    for name in table.parts_present:
+        rows = table.part(name)
+        found = confusion_matrix(rows.truth.astype(str), rows.answers.astype(str))
+        assert found.tolist() == metrics[f"{name}/confusion_matrix"]
+        shares = rows.probabilities
+        assert log_loss(rows.targets, shares, labels=range(8)) == pytest.approx(
+            metrics[f"{name}/loss"], abs=1e-4
+        )
+        for file, group, label in zip(rows.files, rows.groups, rows.truth, strict=True):
+            assert Path(file).name.startswith(f"{label}_{group}_")
+    rows = table.part("cv_grouped")
+    for fold in metrics["cv_grouped/folds"]:
+        assert rows.right[np.isin(rows.groups, fold["names"])].mean() == pytest.approx(fold["acc"])
 
 
 def test_cross_validation_is_scikit_learns(finished: Path, corpus: Path):
@@ -188,17 +208,15 @@ def test_the_checkpoint_exports_again(finished: Path, corpus: Path, tmp_path: Pa
 
 
 def test_tensorboard_has_figures_pictures_and_sound(finished: Path):
-    events = EventAccumulator(str(finished / "tb"))
-    events.Reload()
-    tags = events.Tags()
-    assert {"cv/acc", "cv_grouped/acc", "test/f1", "final/test/acc"} <= set(tags["scalars"])
-    pictures = {"importance", "reliability", "cv_grouped/confusion_matrix"}
+    tags = EventAccumulator(str(finished / "tb")).Reload().Tags()
+    assert {"cv/acc", "cv_grouped/acc", "test/f1"} <= set(tags["scalars"])
+    pictures = {"importance", "reliability", "cv_grouped/confusion_matrix", "train_input/1"}
     assert pictures <= set(tags["images"])
     # Of the last evaluation with errors, which the test may not have.
     metrics = json.loads((finished / "metrics.json").read_text())
     wrong = [name for name in ("test", "cv_grouped") if metrics[f"{name}/acc"] < 1]
-    assert f"{wrong[0]}_errors/1" in tags["audio"]
-    assert f"{wrong[0]}_errors/1" in tags["images"]
+    assert f"{wrong[0]}_hardest/1/sound" in tags["tensors"]
+    assert f"{wrong[0]}_hardest/1/picture" in tags["images"]
 
 
 FEW = {

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 from audiotorch.errors import MissingDependencyError, ParameterError
 from audiotorch.features import SpectrogramImage
 from audiotorch.models import CNN
-from audiotorch.models.calibration import reliability
+from audiotorch.models.calibration import reliability as binned
 from audiotorch.pipeline import Pipeline
 from audiotorch.plot import (
     confusion_matrix,
@@ -16,7 +16,7 @@ from audiotorch.plot import (
     new_figure,
     pixels,
     prediction_strip,
-    reliability_diagram,
+    reliability,
     save_figure,
     spectrogram,
 )
@@ -32,13 +32,13 @@ def pipeline() -> Pipeline:
 
 
 def test_confusion_matrix_writes_each_count_in_its_cell():
-    figure = confusion_matrix(np.array([[3, 1, 0], [0, 5, 0], [0, 0, 7]]), LABELS)
-    axes = figure.axes[0]
+    axes = confusion_matrix(np.array([[3, 1, 0], [0, 5, 0], [0, 0, 7]]), LABELS)
+    figure = axes.figure
     assert {(t.get_position(), t.get_text()) for t in axes.texts} == {
-        ((0, 0), "3"),
-        ((1, 0), "1"),
-        ((1, 1), "5"),
-        ((2, 2), "7"),
+        ((0, 0), "3\n75%"),
+        ((1, 0), "1\n25%"),
+        ((1, 1), "5\n100%"),
+        ((2, 2), "7\n100%"),
     }
     assert pixels(figure).shape[2] == 3
     assert pixels(figure).std() > 10
@@ -61,21 +61,21 @@ def test_strip_shows_the_three_most_probable_and_the_truth(pipeline):
 
 
 def test_a_picture_is_written_whole(tmp_path):
-    figure = confusion_matrix(np.eye(2, dtype=int), ["a", "b"])
+    figure = confusion_matrix(np.eye(2, dtype=int), ["a", "b"]).figure
     save_figure(figure, tmp_path / "new" / "c.png")
     assert imread(tmp_path / "new" / "c.png").ndim == 3
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["c.png"]
 
 
 def test_names_that_the_font_lacks_draw_no_warnings(tmp_path, recwarn):
-    figure = confusion_matrix(np.eye(2, dtype=int), ["\u65e5\u672c", "b"])
+    figure = confusion_matrix(np.eye(2, dtype=int), ["\u65e5\u672c", "b"]).figure
     save_figure(figure, tmp_path / "c.png")
     assert pixels(figure).std() > 10
     assert not [str(warning.message) for warning in recwarn]
 
 
 def test_long_names_leave_room_for_the_picture(recwarn):
-    figure = confusion_matrix(np.eye(3, dtype=int), ["a" * 60 + "b" * 60, "one\nline", "c"])
+    figure = confusion_matrix(np.eye(3, dtype=int), ["a" * 60 + "b" * 60, "one\nline", "c"]).figure
     pixels(figure)
     assert not [str(warning.message) for warning in recwarn]
     names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
@@ -121,10 +121,13 @@ def test_importance_bars_show_the_largest_losses_on_top():
 
 def test_reliability_diagram_draws_bins_that_have_clips():
     probabilities = np.array([[0.95, 0.05], [0.93, 0.07], [0.35, 0.65], [0.45, 0.55]])
-    curve = reliability(probabilities, np.array([0, 1, 1, 1]), n_bins=10)
-    axes = reliability_diagram({"cv": curve}).axes[0]
+    curve = binned(probabilities, np.array([0, 1, 1, 1]), n_bins=10)
+    axes = reliability({"cv": curve})
     diagonal, line = axes.lines
     assert diagonal.get_xdata().tolist() == diagonal.get_ydata().tolist() == [0, 1]
     assert line.get_ydata().tolist() == pytest.approx([1.0, 1.0, 0.5])
     assert line.get_xdata().tolist() == pytest.approx([0.55, 0.65, 0.94])
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["calibrated", "cv"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "calibrated",
+        "cv: ECE 0.420",
+    ]

@@ -91,7 +91,7 @@ def check_explains(module: Any, n_features: int) -> None:
         raise ParameterError(
             f"explain={n_features}: this model does not say what each feature adds; trees, "
             "forests, boosters, logistic regression and linear SVMs do, behind a StandardScaler "
-            "at most: take one of these, or leave it out"
+            "at most, and networks on vectors: take one of these, or leave it out"
         )
 
 

@@ -51,8 +51,8 @@ def predict(
         sources: a path, bytes or open file, or several of them.
         device: `"cpu"`, `"cuda"` ...: the module is moved there; `None` = where it is.
         batch_size: clips, or a detector's windows, decoded and answered together, at least 1.
-        explain: features to name that weigh most in each answer: of trees, forests, boosters and
-            logistic regression.
+        explain: features to name that weigh most in each answer: of trees, forests, boosters,
+            linear models and networks on vectors.
 
     Raises:
         ParameterError: `batch_size` below 1, a device that torch does not have, a module without

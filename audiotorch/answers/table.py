@@ -269,7 +269,7 @@ def _parsed(lines: Iterator[list[str]]) -> AnswerTable:
         if len(cells) != len(header):
             raise ValueError(f"row {len(texts) + 1} has {len(cells)} cells, not {len(header)}")
         texts.append(cells[:n_texts])
-        numbers.append(np.array([cell or "nan" for cell in cells[n_texts:]], dtype=np.float64))
+        numbers.append(np.array([float(cell or "nan") for cell in cells[n_texts:]]))
     columns = [_texts(column) for column in zip(*texts, strict=True)] or [_texts([])] * n_texts
     values = np.array(numbers).reshape(len(texts), len(header) - n_texts)
     parts, files, groups, machines, truth, answers = columns

@@ -1,24 +1,16 @@
 """`audiotorch detect`: tell anomalous recordings with an exported detector."""
 
 import argparse
-import os
-import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audiotorch.cli.answering import Lines, add_answering, each_clip, each_window, open_model
 from audiotorch.cli.arguments import Commands
+from audiotorch.cli.pictures import Explainer, picture_paths
 from audiotorch.cli.terminal import DONE, SOME_FAILED
-from audiotorch.errors import ParameterError, TruncationWarning, printable
-
-if TYPE_CHECKING:
-    from audiotorch.answers import Prediction
+from audiotorch.errors import printable
 
 __all__ = ["add_detect"]
-
-# Of pictures that are not drawn: no names for a folder.
-_OTHER_KINDS = (".jpg", ".jpeg", ".svg", ".pdf", ".gif", ".webp", ".tif", ".tiff", ".bmp")
 
 FIELDS = ("score", "threshold", "p_value", "is_anomaly")
 
@@ -54,7 +46,10 @@ def _detect(options: argparse.Namespace) -> int:
         check_detector(module)
 
     module, files, metadata = open_model(options, check)
-    ask = _Asker(options, module, _pictures(options.explain, files, module))
+    from audiotorch.explain import check_explainable
+
+    pictures = picture_paths(options.explain, files, lambda: check_explainable(module))
+    ask = Explainer(options, module, pictures)
     if options.window is None:
         answers: Any = each_clip(options, files, ask)
     else:
@@ -68,7 +63,7 @@ def _detect(options: argparse.Namespace) -> int:
         n_answers += 1
         n_anomalies += bool(answer.is_anomaly)
         fields = {key: getattr(answer, key) for key in _keys(module)}
-        reason = ask.reasons.get(file, "")
+        reason = ask.found[file].reason if file in ask.found else ""
         told = {**fields, **({"reason": reason} if reason else {})}
         lines.answer(file, answer, told, _row(module, list(fields.values())), printable(reason))
     if not options.json:
@@ -94,87 +89,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.5g}"
     return "-" if value is None else printable(value)
-
-
-class _Asker:
-    """Answers files and, where pictures are wanted, draws why."""
-
-    def __init__(
-        self, options: argparse.Namespace, module: Any, pictures: Mapping[str, Path]
-    ) -> None:
-        self.reasons: dict[str, str] = {}
-        self._module = module
-        self._settings = {"device": options.device, "batch_size": options.batch_size}
-        self._pictures = pictures
-
-    def __call__(self, files: list[str]) -> "list[Prediction]":
-        """Answer a batch of files."""
-        from audiotorch.answers import predict
-
-        answers = predict(self._module, files, **self._settings)
-        if self._pictures:
-            for answer in answers:
-                if answer.error is None:
-                    self._explain(answer.file)
-        return answers
-
-    def _explain(self, file: str) -> None:
-        from audiotorch.explain import explain_detection
-        from audiotorch.plot import detection, save_figure
-
-        with warnings.catch_warnings():
-            # Told when the file was answered.
-            warnings.simplefilter("ignore", TruncationWarning)
-            found = explain_detection(self._module, file, **self._settings)
-        save_figure(detection(found, Path(file).name), self._pictures[file])
-        self.reasons[file] = found.reason
-
-
-def _pictures(target: str | None, files: Sequence[str], module: Any) -> dict[str, Path]:
-    """Where each file's picture goes; what is wrong with that is told before any work."""
-    if target is None:
-        return {}
-    from audiotorch.explain import check_explainable
-    from audiotorch.plot import new_figure
-
-    check_explainable(module)
-    new_figure(1.0, 1.0)
-    path = Path(target)
-    if not target or (path.suffix.lower() in _OTHER_KINDS and not path.is_dir()):
-        raise ParameterError(f"--explain {target!r}: must end in .png, or be a folder")
-    one = path.suffix.lower() == ".png" and not path.is_dir()
-    if one:
-        if len(set(files)) > 1:
-            raise ParameterError(
-                f"--explain {target}: is one picture for {len(set(files))} files; give a folder"
-            )
-    elif path.exists() and not path.is_dir():
-        raise ParameterError(f"--explain {target!r}: must end in .png, or be a folder")
-    _make_folder(target, path.parent if one else path)
-    if one:
-        return {files[0]: path}
-    found: dict[str, Path] = {}
-    taken: set[str] = set()
-    for file in dict.fromkeys(files):
-        name, number = f"{Path(file).name}.png", 2
-        # On some systems names that differ in case alone are the same.
-        while name.casefold() in taken:
-            name, number = f"{Path(file).name}_{number}.png", number + 1
-        taken.add(name.casefold())
-        found[file] = path / name
-    return found
-
-
-def _make_folder(target: str, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK)
-    except OSError as error:
-        raise ParameterError(
-            f"--explain {target}: its folder cannot be made ({error.strerror}); name another place"
-        ) from error
-    if not writable:
-        raise ParameterError(f"--explain {target}: the folder is read-only; name another place")
 
 
 def _summary(

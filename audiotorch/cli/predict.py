@@ -1,10 +1,12 @@
 """`audiotorch predict`: label recordings with an exported model."""
 
 import argparse
+import re
 from typing import TYPE_CHECKING, Any
 
 from audiotorch.cli.answering import Lines, add_answering, each_clip, each_window, open_model
 from audiotorch.cli.arguments import Commands, positive
+from audiotorch.cli.pictures import Explainer, picture_paths
 from audiotorch.cli.terminal import DONE, SOME_FAILED
 from audiotorch.errors import printable
 
@@ -31,28 +33,38 @@ def add_predict(commands: Commands) -> None:
     )
     parser.add_argument(
         "--explain",
-        type=positive,
-        default=0,
-        metavar="N",
-        help="name the N features that weigh most in each answer: of scikit-learn's models",
+        type=_number_or_picture,
+        metavar="N_OR_PICTURE",
+        help="N: name the N features that weigh most in each answer, of trees, linear models and "
+        "networks on vectors. Or draw what each answer rests on, into this .png for one file, or "
+        "into a folder, as FILE.png for each: where in the sound, of networks on spectrograms, "
+        "else features by name; it is also printed, with --json as reason (and contributions)",
     )
     parser.set_defaults(run=_predict)
 
 
+def _number_or_picture(text: str) -> int | str:
+    """Read how many features, or where pictures go; a folder 3 is written as 3/ or ./3."""
+    return positive(text) if re.fullmatch(r"[-+\d.]*\d[\d.]*", text) else text
+
+
 def _predict(options: argparse.Namespace) -> int:
+    n_features = options.explain if isinstance(options.explain, int) else 0
+    target = options.explain if isinstance(options.explain, str) else None
+
     def check(module: Any) -> None:
         from audiotorch.answers import check_classes, check_explains
 
         check_classes(module)
-        check_explains(module, options.explain)
+        check_explains(module, n_features)
 
-    def ask(chunk: list[str]) -> "list[Prediction]":
-        from audiotorch.answers import predict
+    def check_drawn() -> None:
+        from audiotorch.explain import check_class_explainable
 
-        settings = {"batch_size": options.batch_size, "explain": options.explain}
-        return predict(module, chunk, device=options.device, **settings)
+        check_class_explainable(module)
 
     module, files, _ = open_model(options, check)
+    ask = Explainer(options, module, picture_paths(target, files, check_drawn), explain=n_features)
     if options.window is None:
         answers: Any = each_clip(options, files, ask)
     else:
@@ -63,19 +75,25 @@ def _predict(options: argparse.Namespace) -> int:
         if isinstance(answer, str):
             lines.error(file, answer)
         else:
-            _print(lines, file, answer, width)
+            _print(lines, file, answer, width, ask.found.get(file))
     return SOME_FAILED if lines.failed else DONE
 
 
 def _print(
-    lines: Lines, file: str, answer: "Prediction | WindowPrediction", label_width: int
+    lines: Lines,
+    file: str,
+    answer: "Prediction | WindowPrediction",
+    label_width: int,
+    explained: Any,
 ) -> None:
     fields = {key: getattr(answer, key) for key in ("label", "confidence", "probabilities")}
-    contributions = getattr(answer, "contributions", {})
+    contributions = getattr(explained or answer, "contributions", {})
     if contributions:
         fields["contributions"] = contributions
     ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:TOP]
     top = "  ".join(f"{printable(label)} {probability:.3f}" for label, probability in ranked)
     label = f"{printable(answer.label or UNSURE):{label_width}}"
     because = "  ".join(f"{printable(key)} {value:+.3f}" for key, value in contributions.items())
+    if explained is not None:
+        fields["reason"], because = explained.reason, printable(explained.reason)
     lines.answer(file, answer, fields, f"{label}  {answer.confidence:10.3f}  {top}", because)

@@ -34,9 +34,10 @@ class AudioDataModule(LightningDataModule):
 
     `setup` decodes every file once, lists those that cannot be used with their reasons, and splits
     the rest (see `split_clips`). Then these are set: `labels` (sorted), `splits`, `failures` (path
-    and reason), `class_counts` (training clips of each class) and `fixed_schedule` (whether the
-    validation figure must not stop training or pick the epoch, since it is on seen groups or there
-    is none).
+    and reason), `class_counts` (training clips of each class), `given_labels` (by path: of a
+    detector, which knows only normal and anomaly, what the data calls a clip) and `fixed_schedule`
+    (whether the validation figure must not stop training or pick the epoch, since it is on seen
+    groups or there is none).
 
     Args:
         root: folder of class folders; with `pattern`, where it starts; with `manifest`, what its
@@ -75,6 +76,7 @@ class AudioDataModule(LightningDataModule):
     labels: list[str]
     splits: Splits
     failures: list[tuple[Path, str]]
+    given_labels: dict[Path, str]
     class_counts: Tensor
     fixed_schedule: bool
 
@@ -184,6 +186,7 @@ class AudioDataModule(LightningDataModule):
         store = WaveformStore(self.sample_rate, self.cache_gb)
         self.failures = store.read([clip.path for clip in clips], self.min_duration)
         clips = self._without_failures(clips)
+        self.given_labels = {clip.path: clip.label for clip in clips}
         self.splits = self._split(clips)
         self.labels = sort_labels(clip.label for clip in clips)
         if self.held_back is not None:

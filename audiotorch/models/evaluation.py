@@ -15,7 +15,7 @@ from audiotorch.models.calibration import calibration_error
 from audiotorch.models.classic import check_vectors, fit_classifier, with_settings
 from audiotorch.models.folds import grouped_parts, stratified_parts
 
-__all__ = ["Evaluation", "Fold", "columns", "evaluate", "leakage", "table"]
+__all__ = ["Evaluation", "Fold", "columns", "evaluate", "leakage", "table", "wilson"]
 
 _GAP = 0.03  # a smaller loss on new groups is no news, however many clips confirm it
 _SHOWN = {
@@ -92,7 +92,7 @@ class Evaluation:
     def acc_interval(self) -> tuple[float, float]:  # noqa: D102
         n, p = len(self.targets), self.acc
         if self.protocol == "stratified" or len(self.folds) < 2:
-            return _wilson(p, n)
+            return wilson(p, n)
         k = len(self.folds)
         half = float(scipy.stats.t.ppf(0.975, k - 1)) * self.acc_std / float(np.sqrt(k - 1))
         return max(p - half, 0.0), min(p + half, 1.0)
@@ -247,7 +247,7 @@ def leakage(evaluations: Sequence[Evaluation]) -> str | None:
     if known is None or new is None:
         return None
     few = len(new.folds) < 4
-    reached = _wilson(new.acc, len(new.targets))[1] if few else new.acc
+    reached = wilson(new.acc, len(new.targets))[1] if few else new.acc
     if new.acc >= known.acc - _GAP or reached >= known.acc_interval[0]:
         return None
     low, high = new.acc_interval
@@ -302,6 +302,24 @@ def columns(rows: Sequence[Sequence[str]], justify: Callable[[str, int], str]) -
     return lines
 
 
+def wilson(p: float, n: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share, for clips drawn at random.
+
+    Args:
+        p: the share, from 0 to 1.
+        n: the clips, at least 1.
+
+    Example:
+        >>> low, high = wilson(0.9, 50)
+        >>> print(f"{low:.3f} to {high:.3f}")
+        0.786 to 0.957
+    """
+    z = float(scipy.stats.norm.ppf(0.975))
+    half = z * float(np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2))
+    centre, size = p + z**2 / (2 * n), 1 + z**2 / n
+    return max((centre - half) / size, 0.0), min((centre + half) / size, 1.0)
+
+
 def _fit_fold(
     classifier: BaseEstimator,
     x: np.ndarray,
@@ -323,14 +341,6 @@ def _fit_fold(
         classifier = with_settings(classifier, settings)
     fitted = fit_classifier(classifier, x, y, groups=groups, copies=copies, seed=seed, notes=notes)
     return fitted.classes_, fitted.predict_proba, settings
-
-
-def _wilson(p: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of n clips."""
-    z = float(scipy.stats.norm.ppf(0.975))
-    half = z * float(np.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2))
-    centre, size = p + z**2 / (2 * n), 1 + z**2 / n
-    return max((centre - half) / size, 0.0), min((centre + half) / size, 1.0)
 
 
 def _with_interval(evaluation: Evaluation) -> str:

@@ -1,8 +1,11 @@
 """Pictures of sounds and answers, drawn with matplotlib."""
 
-from audiotorch.plot.curves import chroma, feature_over_time, mfcc
+from audiotorch.plot.confusion import confusion_matrix
+from audiotorch.plot.curves import training_curves
 from audiotorch.plot.density import power_spectral_density
+from audiotorch.plot.embedding import embedding
 from audiotorch.plot.figure import new_figure, pixels, save_figure
+from audiotorch.plot.operating import roc
 from audiotorch.plot.overview import compare, overview
 from audiotorch.plot.reasons import (
     detection,
@@ -11,8 +14,9 @@ from audiotorch.plot.reasons import (
     mark_kilohertz,
     prediction_strip,
 )
-from audiotorch.plot.scores import confusion_matrix, reliability_diagram, score_histogram
+from audiotorch.plot.scores import reliability, score_histogram
 from audiotorch.plot.sounds import draw_mel, mel_spectrogram, spectrogram, waveform
+from audiotorch.plot.tracks import chroma, feature_over_time, mfcc
 
 __all__ = [
     "chroma",
@@ -20,6 +24,7 @@ __all__ = [
     "confusion_matrix",
     "detection",
     "draw_mel",
+    "embedding",
     "explanation",
     "feature_over_time",
     "importance_bars",
@@ -31,9 +36,11 @@ __all__ = [
     "pixels",
     "power_spectral_density",
     "prediction_strip",
-    "reliability_diagram",
+    "reliability",
+    "roc",
     "save_figure",
     "score_histogram",
     "spectrogram",
+    "training_curves",
     "waveform",
 ]

@@ -169,7 +169,7 @@ def draw_density(
         axes.fill_between(density.frequencies[shown], db[shown], -400, color=colour, alpha=0.12)
     top = max(float(line.get_ydata().max()) for line in axes.lines)  # type: ignore[union-attr]
     low = min(float(np.quantile(line.get_ydata(), 0.04)) for line in axes.lines)  # type: ignore
-    axes.set_ylim(max(low - 6, top - 110), top + 6)
+    axes.set_ylim(max(low - 6, top - 100), top + 6)
     axes.set_ylabel("dBFS per Hz")
     axes.grid(which="major", color="0.88", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -13,13 +13,16 @@ from audiotorch.audio.whole import written_whole
 from audiotorch.errors import MissingDependencyError, ParameterError, printable
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = [
     "NEUTRAL",
+    "PALETTE",
     "RIGHT",
     "WRONG",
     "any_glyph",
+    "axes_for",
     "new_figure",
     "pixels",
     "plain",
@@ -36,6 +39,11 @@ _WITHOUT_DATE: dict[str, dict[str, Any]] = {
 }
 _NAME = 32  # letters of a name that are drawn
 RIGHT, WRONG, NEUTRAL = "#1b7f4b", "#c0392b", "#33475b"
+# Okabe and Ito's, told apart by colour-blind people too; yellow, faint on white, and black last.
+PALETTE = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"),
+    *("#f0e442", "#000000"),
+)
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -60,11 +68,22 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def pixels(figure: "Figure") -> np.ndarray:
+def axes_for(ax: "Axes | None", width: float, height: float) -> "Axes":
+    """The axes to draw on: those given, else the only ones of a new figure.
+
+    Args:
+        ax: given by the caller, or None.
+        width: inches of the new figure.
+        height: inches of the new figure.
+    """
+    return new_figure(width, height).add_subplot() if ax is None else ax
+
+
+def pixels(figure: "Figure | SubFigure") -> np.ndarray:
     """Return a drawn figure as an image.
 
     Args:
-        figure: from this file's functions.
+        figure: from this package's functions, of axes `axes.figure`.
 
     Shape:
         - Output: `(height, width, 3)`, uint8
@@ -75,11 +94,11 @@ def pixels(figure: "Figure") -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_figure(figure: "Figure", path: str | Path, dpi: int = 110) -> None:
+def save_figure(figure: "Figure | SubFigure", path: str | Path, dpi: int = 110) -> None:
     """Write a picture that is complete or not there; the same figure gives the same bytes.
 
     Args:
-        figure: from this file's functions.
+        figure: from this package's functions, of axes `axes.figure`.
         path: the file, .png, .svg or .pdf; its folder is made when missing.
         dpi: dots per inch; in .svg and .pdf, of spectrograms alone.
 
@@ -93,9 +112,10 @@ def save_figure(figure: "Figure", path: str | Path, dpi: int = 110) -> None:
     if kind not in _WITHOUT_DATE:
         raise ParameterError(f"{os.fspath(path)!r}: a picture must end in .png, .svg or .pdf")
     path.parent.mkdir(parents=True, exist_ok=True)
+    whole: Any = figure
     settings: Any = {"format": kind, "dpi": dpi, "metadata": _WITHOUT_DATE[kind]}
     with any_glyph(), written_whole(path) as partial, rc_context({"svg.hashsalt": "audiotorch"}):
-        figure.savefig(partial, **settings)
+        whole.savefig(partial, **settings)
 
 
 @contextmanager

@@ -13,13 +13,15 @@ from torch import Tensor
 from audiotorch.features import MelSpectrogram, Spectrogram
 from audiotorch.plot.recording import Recording
 
-__all__ = ["COLUMNS", "EXACT", "Density", "Envelope", "Measure", "Power", "gather"]
+__all__ = ["COLUMNS", "EXACT", "Columns", "Density", "Envelope", "Measure", "Power", "gather"]
 
 COLUMNS = 1024
 """A picture has no more columns than this, about as many as a screen shows."""
 
 EXACT = 1 << 23
 """Up to so many samples spectra are taken in float64, in longer recordings in float32."""
+
+_MANY = 8  # frames of a column, beyond which half of them do
 
 
 class Measure(Protocol):
@@ -53,7 +55,7 @@ class Envelope:
         self.width = max(1, -(-n_samples // n_columns))
         self.n_samples = 0
         self._rest: Tensor | None = None
-        self._columns: list[Tensor] = []
+        self._columns = Columns(n_columns)
 
     def add(self, block: Tensor) -> None:
         """Take the next samples `(channels, time)`."""
@@ -63,25 +65,26 @@ class Envelope:
         whole = joined[:, : n_whole * self.width].unflatten(-1, (n_whole, self.width))
         self._rest = joined[:, n_whole * self.width :].clone()
         if n_whole:
-            self._columns.append(_extent(whole))
+            self._columns.add(_extent(whole))
 
     def finish(self) -> None:
         """Take what is left as the last column."""
         if self._rest is not None and self._rest.shape[-1]:
-            self._columns.append(_extent(self._rest.unsqueeze(1)))
+            self._columns.add(_extent(self._rest.unsqueeze(1)))
         self._rest = None
 
     @property
     def columns(self) -> np.ndarray:
         """Lowest, highest and root mean square, `(3, channels, columns)`."""
-        return torch.cat(self._columns, dim=-1).numpy()
+        return self._columns.all().numpy()
 
 
 class Power:
     """Power spectrogram, or mel spectrogram, of the average of the channels.
 
     Frames are centred, the ends padded with zeros, as librosa does. Where there are more frames
-    than columns, a column is the mean of as many frames as it takes, all of them counted.
+    than columns, a column is the mean of as many as it takes. If these are more than 8, every other
+    frame counts, as long as frames still overlap by half: each sample then has the same weight.
 
     Args:
         recording: what will pass by.
@@ -91,6 +94,7 @@ class Power:
         mel: settings of `MelSpectrogram` where that is wanted, such as `n_mels`.
 
     Attributes:
+        hop_length: samples between the frames that count.
         per_column: frames of a column; the last may have fewer.
     """
 
@@ -105,15 +109,18 @@ class Power:
     ) -> None:
         rate = recording.sample_rate
         exact = recording.n_samples <= EXACT
+        n_frames = 1 + recording.n_samples // hop_length
+        if n_frames > _MANY * n_columns and 4 * hop_length <= n_fft:
+            hop_length, n_frames = 2 * hop_length, 1 + recording.n_samples // (2 * hop_length)
         settings: dict[str, Any] = {"center": False, "single": not exact, **(mel or {})}
         kind = Spectrogram if mel is None else MelSpectrogram
         self._module = kind(rate, n_fft, hop_length, **settings)
         self.sample_rate, self.n_fft, self.hop_length = rate, n_fft, hop_length
-        self.per_column = max(1, -(-(1 + recording.n_samples // hop_length) // n_columns))
+        self.per_column = max(1, -(-n_frames // n_columns))
         self._before: Tensor | None = None
         self._skip = 0
         self._frames: Tensor | None = None
-        self._columns: list[Tensor] = []
+        self._columns = Columns(n_columns)
 
     def add(self, block: Tensor) -> None:
         """Take the next samples `(channels, time)`."""
@@ -135,14 +142,14 @@ class Power:
         """Take zeros behind the end, and the last frames as the last column."""
         if self._before is not None:
             self.add(self._before.new_zeros(1, self.n_fft // 2))
-        if self._frames is not None and self._frames.shape[-1]:
-            self._columns.append(self._frames.mean(dim=-1, keepdim=True))
+        if self._frames is not None and len(self._frames):
+            self._columns.add(self._frames.mean(dim=0)[:, None])
         self._frames = None
 
     @property
     def columns(self) -> np.ndarray:
         """Power, `(rows, columns)`."""
-        return torch.cat(self._columns, dim=-1).numpy()
+        return self._columns.all().numpy()
 
     def mel(self, n_mels: int) -> np.ndarray:
         """Return the mel spectrogram `(n_mels, columns)` of what was measured as a spectrogram.
@@ -154,16 +161,18 @@ class Power:
         """
         settings: dict[str, Any] = {"n_mels": n_mels, "center": False}
         module = MelSpectrogram(self.sample_rate, self.n_fft, self.hop_length, **settings)
-        return module.derive(torch.cat(self._columns, dim=-1)[None])[0].numpy()
+        return module.derive(self._columns.all()[None])[0].numpy()
 
     def _pool(self, power: Tensor) -> None:
-        joined = power if self._frames is None else torch.cat([self._frames, power], dim=-1)
-        n_whole = joined.shape[-1] // self.per_column
+        frames = power.t()  # as they lie in memory
+        if self._frames is not None and len(self._frames):
+            frames = torch.cat([self._frames, frames])
+        n_whole = len(frames) // self.per_column
         size = n_whole * self.per_column
-        self._frames = joined[:, size:].clone()
+        self._frames = frames[size:].clone()
         if n_whole:
-            whole = joined[:, :size].unflatten(-1, (n_whole, self.per_column))
-            self._columns.append(whole.mean(dim=-1))
+            whole = frames[:size].unflatten(0, (n_whole, self.per_column))
+            self._columns.add(whole.mean(dim=1).t())
 
 
 class Density:
@@ -204,11 +213,12 @@ class Density:
         if not n_segments:
             return
         window = torch.hann_window(self.n_fft, dtype=torch.float64).to(self._dtype)
-        for part in joined.unfold(0, self.n_fft, hop).split(128):
+        # Few at a time, and in place: what fits the cache takes a third of the time.
+        for part in joined.unfold(0, self.n_fft, hop).split(32):
             segments = part.to(self._dtype)
-            segments = (segments - segments.mean(dim=-1, keepdim=True)) * window
-            parts = torch.view_as_real(torch.fft.rfft(segments))
-            self._sum = self._sum + parts.square().sum(dim=(0, 2)).double()
+            segments = (segments - segments.mean(dim=-1, keepdim=True)).mul_(window)
+            parts = torch.view_as_real(torch.fft.rfft(segments)).square_()
+            self._sum = self._sum + parts.sum(dim=0).double().sum(dim=-1)
         self.n_segments += n_segments
 
     def finish(self) -> None:
@@ -245,6 +255,39 @@ def gather(recording: Recording, measures: Iterable[Measure]) -> None:
             measure.add(block)
     for measure in chosen:
         measure.finish()
+
+
+class Columns:
+    """Columns in one piece of memory.
+
+    Small pieces, kept each, would come to lie between the blocks, and the gaps that these leave
+    would fit no other: hundreds of MB an hour.
+
+    Args:
+        capacity: columns, about; where more come, the room is doubled.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity + 1
+        self._n = 0
+        self._room: Tensor | None = None
+
+    def add(self, columns: Tensor) -> None:
+        """Take the next columns, `(..., n)`."""
+        end = self._n + columns.shape[-1]
+        if self._room is None or end > self._room.shape[-1]:
+            self._capacity = max(end, self._capacity if self._room is None else 2 * end)
+            room = columns.new_zeros(*columns.shape[:-1], self._capacity)
+            if self._room is not None:
+                room[..., : self._n] = self._room[..., : self._n]
+            self._room = room
+        self._room[..., self._n : end] = columns
+        self._n = end
+
+    def all(self) -> Tensor:
+        """Return what was taken, `(..., columns)`."""
+        assert self._room is not None
+        return self._room[..., : self._n]
 
 
 def _extent(columns: Tensor) -> Tensor:

@@ -115,8 +115,8 @@ def compare(
         DecodeError: as `waveform`.
     """
     sides = [_measure(Recording(each, sample_rate, offset, duration)) for each in (source, other)]
-    figure = new_figure(13.3, 9.5)
-    grid = figure.add_gridspec(4, 2, height_ratios=[0.8, 1.3, 1.3, 1.5])
+    figure = new_figure(13.3, 10.0)
+    grid = figure.add_gridspec(4, 2, height_ratios=[0.8, 1.3, 1.3, 1.8])
     limit = 1.05 * max(float(np.abs(side.envelope.columns[:2]).max()) for side in sides)
     both = [side.levels for side in sides]
     refs = [max(float(levels.max()) for levels in pair) for pair in zip(*both, strict=True)]
@@ -178,8 +178,7 @@ def _draw_images(
 def _share_time(panels: "Sequence[Axes]") -> None:
     """Write the time below the last of panels that stand above each other."""
     for axes in panels[:-1]:
-        axes.set_xlim(panels[-1].get_xlim())
-        axes.xaxis.set_major_locator(panels[-1].xaxis.get_major_locator().__class__())
+        mark_seconds(axes, *panels[-1].get_xlim())
         axes.set_xlabel("")
         axes.tick_params(labelbottom=False)
 

@@ -7,7 +7,7 @@ import numpy as np
 from audiotorch.errors import ParameterError
 from audiotorch.features.feature import check_positive
 from audiotorch.features.filters import mel_frequencies
-from audiotorch.plot.figure import NEUTRAL, new_figure, plain
+from audiotorch.plot.figure import NEUTRAL, axes_for, plain
 from audiotorch.plot.images import TO_MAXIMUM, bin_edges, column_edges, draw_bins, mel_edges
 from audiotorch.plot.measures import Envelope, Power, gather
 from audiotorch.plot.recording import Recording, Sound
@@ -85,8 +85,10 @@ def spectrogram(
     """Draw the short-time spectrum of the average of the channels, in dB below its maximum.
 
     Frame `i` is centred on `i * hop_length / sample_rate` seconds. Of more than 1024 frames, a
-    column is the mean power of as many as it takes: all frames count, block by block. On all scales
-    but the linear one, bins finer than the picture are drawn as their maximum.
+    column is the mean power of as many as it takes; if these are more than 8, every other one is
+    left out where frames overlap by more than half, so that all samples count. Files are read block
+    by block. On all scales but the linear one, bins finer than the picture are drawn as their
+    maximum.
 
     Args:
         source: as in `waveform`.
@@ -123,7 +125,7 @@ def spectrogram(
     label = TO_MAXIMUM if colorbar else None
     settings: dict[str, Any] = {"scale": scale, "limits": limits, "top_db": top_db, "cmap": cmap}
     levels = power.columns
-    seconds = column_edges(recording, hop_length, power.per_column, levels.shape[1])
+    seconds = column_edges(recording, power.hop_length, power.per_column, levels.shape[1])
     draw_bins(axes, recording, levels, seconds, edges, label=label, **settings)
     return axes
 
@@ -181,7 +183,7 @@ def mel_spectrogram(
     label = TO_MAXIMUM if colorbar else None
     settings: dict[str, Any] = {"scale": "mel", "limits": limits, "top_db": top_db, "cmap": cmap}
     levels = power.columns
-    seconds = column_edges(recording, hop_length, power.per_column, levels.shape[1])
+    seconds = column_edges(recording, power.hop_length, power.per_column, levels.shape[1])
     draw_bins(axes, recording, levels, seconds, edges, label=label, **settings)
     return axes
 
@@ -266,7 +268,7 @@ def on_axes(ax: "Axes | None", title: str, width: float = 10.0, height: float = 
         width: inches of a new figure.
         height: inches of a new figure.
     """
-    axes = new_figure(width, height).add_subplot() if ax is None else ax
+    axes = axes_for(ax, width, height)
     if title:
         axes.set_title(plain(title), fontsize=11)
     return axes
@@ -314,6 +316,7 @@ def _mark_lanes(axes: "Axes", n_lanes: int, n_channels: int, limit: float) -> No
             axes.text(
                 0.004, -2 * limit * lane + 0.95 * limit, name, fontsize=8, va="top", color="0.25",
                 transform=axes.get_yaxis_transform(),
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
             )  # fmt: skip
     elif n_channels > 1:
         axes.set_ylabel(f"amplitude, {n_channels} channels")

@@ -96,14 +96,16 @@ def _page(source: Path, title: str, root: Path | None, advance: Advance) -> str:
 
 
 def _run_page(run_dir: Path, title: str, advance: Advance) -> str:
-    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
-    if "conformal" in metrics:
+    from audiotorch.report.record import RunRecord
+
+    record = RunRecord.read(run_dir)
+    if record.is_detector:
         from audiotorch.report.detector import detector_page
 
-        return detector_page(run_dir, title=title, advance=advance)
+        return detector_page(record, title=title, advance=advance)
     from audiotorch.report.run import run_page
 
-    return run_page(run_dir, title=title, advance=advance)
+    return run_page(record, title=title, advance=advance)
 
 
 def _holds_transcripts(path: Path) -> bool:

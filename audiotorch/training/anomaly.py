@@ -12,7 +12,6 @@ import lightning as L
 import numpy as np
 import torch
 from hydra.utils import get_object
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -40,7 +39,9 @@ from audiotorch.models.fusion import CrossFit, cross_fit
 from audiotorch.models.tensorize import steady
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.anomaly_drawings import draw_detector
+from audiotorch.training.answered import score_answers
 from audiotorch.training.autoencoding import train_autoencoder
+from audiotorch.training.board import board
 from audiotorch.training.build import build, build_pipeline
 from audiotorch.training.checkpoint import keep_calibration
 from audiotorch.training.fitted import FittedDetector, detector_model, save_detector_run
@@ -125,7 +126,8 @@ def train_anomaly(config: DictConfig, run_dir: Path) -> dict[str, Any]:
 
     Args:
         config: the composed configuration.
-        run_dir: where `model.ts model.pt2 metrics.json config.yaml checkpoints/ tb/ figures/` go.
+        run_dir: where `model.ts model.pt2 metrics.json answers.csv config.yaml checkpoints/ tb/
+            figures/` go.
 
     Returns:
         What `metrics.json` holds: `thresholds`, what they promise and from how many clips,
@@ -147,7 +149,7 @@ def train_anomaly(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         if fitted:
             found = _fit(config, task, pipeline, data)
-            logger = TensorBoardLogger(run_dir, name="tb", version="", default_hp_metric=False)
+            logger = board(run_dir)
             facts: dict[str, Any] = {}
         else:
             found = None
@@ -169,8 +171,9 @@ def train_anomaly(config: DictConfig, run_dir: Path) -> dict[str, Any]:
         else:
             save_detector_run(run_dir / "checkpoints", found, pipeline, plain)
         clear_figures(run_dir / "figures")
-        draw_detector(run_dir / "figures", logger, pipeline, data, scores)
-        write_results(run_dir, pipeline, metrics, plain, logger)
+        answers = score_answers(pipeline, scores, data)
+        draw_detector(run_dir / "figures", logger, pipeline, data, scores, answers)
+        write_results(run_dir, pipeline, metrics, plain, logger, answers)
     return metrics
 
 

@@ -9,9 +9,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from audiotorch.explain import band_edges
-from audiotorch.plot import mark_kilohertz, new_figure, pixels, score_histogram
+from audiotorch.plot import mark_kilohertz, new_figure, score_histogram
 from audiotorch.training.blocks import BlockLoaders, ClipImages
-from audiotorch.training.drawings import board_writer, is_due
+from audiotorch.training.board import board_writer, write_picture
+from audiotorch.training.drawings import is_due
 from audiotorch.training.stepping import PipelineTask
 
 if TYPE_CHECKING:
@@ -57,10 +58,10 @@ class AutoencoderDrawings(Callback):
                 continue
             for rank, image in enumerate(images[: self.n_clips], start=1):
                 figure = self._prediction(task, image, f"{name} {rank}")
-                tag = f"{name.replace(' ', '_')}/{rank}"
-                writer.add_image(tag, pixels(figure), step, dataformats="HWC")
+                tag = f"reconstruction/{name.replace(' ', '_')}_{rank}"
+                write_picture(writer, tag, figure, step)
         finite = {name: row[np.isfinite(row)] for name, row in scores.items()}
-        writer.add_image("scores", pixels(score_histogram(finite)), step, dataformats="HWC")
+        write_picture(writer, "scores", score_histogram(finite).figure, step)
         network.train(was_training)
 
     def _groups(self) -> dict[str, list[Tensor]]:
@@ -130,7 +131,7 @@ def draw_prediction(
         unit: of image and prediction.
         title: stands above it.
     """
-    figure = new_figure(7.0, 6.0)
+    figure = new_figure(5.0, 5.0)
     axes = figure.subplots(3, 1, sharex=True)
     low, high = np.percentile(image, [1, 99.8])
     top = max(float(np.percentile(error, 99.8)), 1e-6)

@@ -13,7 +13,6 @@ import numpy as np
 import sklearn
 import skops
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -28,8 +27,10 @@ from audiotorch.models.importance import families, named_columns, permutation_im
 from audiotorch.models.search import search
 from audiotorch.models.tensorize import ClassicModel, steady
 from audiotorch.pipeline import Pipeline
+from audiotorch.training.answered import class_answers
+from audiotorch.training.board import board
 from audiotorch.training.build import build, build_pipeline
-from audiotorch.training.classic_drawings import draw_classic
+from audiotorch.training.classic_drawings import draw_classic, draw_data
 from audiotorch.training.fitted import save_classifier_run
 from audiotorch.training.front import fit_features, place_features, scales
 from audiotorch.training.progress import quiet
@@ -96,7 +97,8 @@ def train_classic(config: DictConfig, run_dir: Path) -> dict[str, Any]:
 
     Args:
         config: the composed configuration; `trainer` says where features are computed.
-        run_dir: where `model.ts model.pt2 metrics.json config.yaml checkpoints/ tb/ figures/` go.
+        run_dir: where `model.ts model.pt2 metrics.json answers.csv config.yaml checkpoints/ tb/
+            figures/` go.
 
     Returns:
         What `metrics.json` holds: `cv/...` of stratified folds, `cv_grouped/...` of left-out
@@ -138,10 +140,12 @@ def train_classic(config: DictConfig, run_dir: Path) -> dict[str, Any]:
     metrics["versions"] |= {"scikit-learn": sklearn.__version__, "skops": skops.__version__}
     metrics["seconds"] = round(time.perf_counter() - start, 1)
     save_classifier_run(run_dir / "checkpoints", fitted, pipeline, plain)
-    logger = TensorBoardLogger(run_dir, name="tb", version="", default_hp_metric=False)
+    logger, answers = board(run_dir), class_answers(found, data)
     clear_figures(run_dir / "figures")
     draw_classic(run_dir / "figures", logger, data, found, importance)
-    write_results(run_dir, pipeline, metrics, plain, logger)
+    vectors = {name: part.x for name, part in parts.items()}
+    draw_data(logger, pipeline, data, answers, vectors, copies=task.copies > 0)
+    write_results(run_dir, pipeline, metrics, plain, logger, answers)
     draw(run_dir / "figures", pipeline, data, metrics)
     return metrics
 

@@ -7,22 +7,24 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from audiotorch.answers import AnswerTable
 from audiotorch.data.datamodule import AudioDataModule
-from audiotorch.models.calibration import reliability
 from audiotorch.models.evaluation import Evaluation, table
 from audiotorch.models.importance import Importance
+from audiotorch.pipeline import Pipeline
 from audiotorch.plot import (
     confusion_matrix,
     importance_bars,
-    pixels,
-    reliability_diagram,
+    reliability,
     save_figure,
 )
-from audiotorch.training.drawings import draw_error
+from audiotorch.plot.answered import of_part
+from audiotorch.training.board import write_picture, write_text_card
+from audiotorch.training.drawings import draw_answers
+from audiotorch.training.input_drawings import draw_inputs
+from audiotorch.training.projector import draw_projector
 
-__all__ = ["draw_classic"]
-
-_N_ERRORS = 4
+__all__ = ["draw_classic", "draw_data"]
 
 
 def draw_classic(
@@ -32,7 +34,7 @@ def draw_classic(
     found: Mapping[str, Evaluation],
     importance: Mapping[str, Importance],
 ) -> None:
-    """Draw figures and pictures of all evaluations, and the worst errors to see and hear.
+    """Draw figures and pictures of all evaluations.
 
     Args:
         folder: receives the pictures as PNG.
@@ -46,34 +48,45 @@ def draw_classic(
         for key in ("acc", "f1", "ece", "loss"):
             writer.add_scalar(f"{name}/{key}", getattr(evaluation, key))
         matrix = np.asarray(evaluation.confusion_matrix)
-        figure = confusion_matrix(matrix, data.labels)
-        writer.add_image(f"{name}/confusion_matrix", pixels(figure), dataformats="HWC")
+        figure = confusion_matrix(matrix, data.labels).figure
+        write_picture(writer, f"{name}/confusion_matrix", figure)
         if name.startswith("cv"):
             save_figure(figure, folder / f"confusion_{name}.png")
-            text = "\n".join(f"    {line}" for line in table([evaluation]).splitlines())
-            writer.add_text(f"{name}/report", text)
-    curves = {name: reliability(e.probabilities, e.targets) for name, e in found.items()}
-    pictures = {"reliability": reliability_diagram(curves)}
+            write_text_card(writer, f"{name}/report", table([evaluation]))
+    answers = {of_part(name): (e.probabilities, e.targets) for name, e in found.items()}
+    pictures = {"reliability": reliability(answers).figure}
     if importance:
         pictures["importance"] = importance_bars(importance)
     for name, figure in pictures.items():
         save_figure(figure, folder / f"{name}.png")
-        writer.add_image(name, pixels(figure), dataformats="HWC")
-    _draw_errors(writer, data, found)
+        write_picture(writer, name, figure)
 
 
-def _draw_errors(writer: Any, data: AudioDataModule, found: Mapping[str, Evaluation]) -> None:
-    """Show clips of the last evaluation with errors whose right class had least probability."""
-    with_errors = [name for name, evaluation in found.items() if evaluation.acc < 1]
-    if not with_errors:
-        return
-    name = with_errors[-1]
-    targets, probabilities = found[name].targets, found[name].probabilities
-    right = probabilities[np.arange(len(targets)), targets]
-    answers = probabilities.argmax(axis=1)
-    worst = [int(i) for i in np.argsort(right, kind="stable") if answers[i] != targets[i]]
-    clips = {"val": data.val_set, "test": data.test_set}.get(name, data.train_set)
-    for rank, i in enumerate(worst[:_N_ERRORS], start=1):
-        label, answer = data.labels[targets[i]], data.labels[answers[i]]
-        text = f"{label} heard as {answer}, probability of the right class {right[i]:.3f}"
-        draw_error(writer, f"{name}_errors/{rank}", clips[i][0], data.sample_rate, text, 0)
+def draw_data(
+    logger: TensorBoardLogger,
+    pipeline: Pipeline,
+    data: AudioDataModule,
+    answers: AnswerTable,
+    vectors: Mapping[str, np.ndarray],
+    copies: bool,
+) -> None:
+    """Draw what was fitted on, the worst errors to see and hear, and all clips as points.
+
+    Args:
+        logger: TensorBoard's.
+        pipeline: what was trained.
+        data: what it was trained on.
+        answers: to the clips of all parts.
+        vectors: that the model gets, by part: `train`, `val`, `test`.
+        copies: whether augmented clips were fitted on as well.
+    """
+    writer: Any = logger.experiment
+    augment: Any = data.augment if copies else None
+    draw_inputs(writer, pipeline, data.train_set, augment)
+    *_, judged = (name for name in answers.parts_present if name.startswith("cv"))
+    parts = {judged: data.train_set, "val": data.val_set, "test": data.test_set}
+    rows = {judged if name == "train" else name: x for name, x in vectors.items()}
+    draw_projector(writer, pipeline, parts, answers, rows)
+    with_errors = [name for name in parts if not answers.part(name).right.all()]
+    name = with_errors[-1] if with_errors else answers.parts_present[-1]
+    draw_answers(writer, name, parts[name], answers.part(name))

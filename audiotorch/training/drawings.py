@@ -1,10 +1,13 @@
-"""What TensorBoard shows beside curves: confusion matrix, worst errors to see and hear, graph."""
+"""What TensorBoard shows of a classifier beside curves: matrix, clips to see and hear, graph."""
 
 import heapq
 import logging
+import math
+import textwrap
 import warnings
 from collections.abc import Mapping
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import numpy as np
@@ -13,42 +16,66 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from audiotorch.data.datamodule import Batch
-from audiotorch.plot import confusion_matrix, draw_mel, new_figure, pixels
+from audiotorch.answers import AnswerTable
+from audiotorch.data.datamodule import AudioDataModule, AudioDataset, Batch
+from audiotorch.errors import printable
+from audiotorch.pipeline import Pipeline
+from audiotorch.plot import confusion_matrix, new_figure
+from audiotorch.plot.figure import plain
+from audiotorch.plot.sounds import draw_mel
+from audiotorch.training.board import (
+    board_writer,
+    excerpt,
+    write_picture,
+    write_sound,
+    write_text_card,
+)
+from audiotorch.training.input_drawings import draw_inputs
+from audiotorch.training.projector import draw_projector
 from audiotorch.training.tasks import ClassificationTask
 
-__all__ = ["Drawings", "board_writer", "draw_error", "flatten", "is_due"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Drawings", "draw_answers", "draw_clip", "draw_network", "is_due"]
 
 log = logging.getLogger(__name__)
 
 # Drawings of a run: enough to see it change, few enough not to slow it down.
-_DRAWINGS = 5
+_DRAWINGS = 4
+# Clips shown on the way, and at the end.
+_HARDEST, _HARDEST_FINAL = 3, 4
+# Samples of a clip to see and hear, on the way and at the end: a run stays at a few MB.
+_LIVE, _FINAL = 80_000, 200_000
 
 
 class Drawings(Callback):
     """Draws the validation into TensorBoard, a few times on the way to the last planned epoch.
 
-    The confusion matrix, and of the clips that were answered wrongly those with the largest loss:
-    their spectrogram and their audio to play, tagged by rank. The model's graph is drawn
-    once.
+    The confusion matrix, and the clips with the largest loss: their spectrogram and their audio to
+    play, tagged by rank. What the model learns from, augmented and not, and the model's graph are
+    drawn once, before the first step.
 
     Args:
-        n_errors: how many clips to show.
+        data: what is trained and validated on.
     """
 
-    def __init__(self, n_errors: int = 4) -> None:
-        self.n_errors = n_errors
-        self.worst: list[tuple[float, int, str, Tensor]] = []
+    def __init__(self, data: AudioDataModule) -> None:
+        self.data = data
+        self.hardest: list[tuple[float, int, str]] = []
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the graph."""
-        writer = board_writer(trainer)
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the graph and the inputs."""
+        writer, task = board_writer(trainer), cast(ClassificationTask, pl_module)
         if writer is not None:
-            _draw_graph(writer, cast(ClassificationTask, pl_module))
+            _draw_graph(writer, task)
+            draw_inputs(
+                writer, task.pipeline, self.data.train_set, task.augment, trainer.global_step
+            )
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the clips of the last time."""
-        self.worst = []
+        self.hardest = []
 
     def on_validation_batch_end(
         self,
@@ -59,19 +86,15 @@ class Drawings(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Remember the worst errors."""
+        """Remember the clips with the largest losses."""
         if not is_due(trainer):
             return
         labels = cast(ClassificationTask, pl_module).pipeline.labels
         losses = outputs["loss"].tolist()
         answers = outputs["probabilities"].argmax(-1).tolist()
-        targets = batch.target.tolist()
-        for k, (loss, answer, target) in enumerate(zip(losses, answers, targets, strict=True)):
-            if answer != target:
-                text = f"{labels[target]} heard as {labels[answer]}"
-                clip = batch.waveform[k, : int(batch.lengths[k])].cpu()
-                self.worst.append((loss, int(batch.index[k]), text, clip))
-        self.worst = heapq.nlargest(self.n_errors, self.worst, key=lambda error: error[:2])
+        rows = zip(losses, batch.index.tolist(), batch.target.tolist(), answers, strict=True)
+        found = [(x, i, _told(labels[target], labels[answer])) for x, i, target, answer in rows]
+        self.hardest = heapq.nlargest(_HARDEST, self.hardest + found)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw, if it is time; by now the task has the figures of the validation."""
@@ -81,11 +104,62 @@ class Drawings(Callback):
             return
         step = trainer.global_step
         matrix = np.asarray(task.scores["val"]["confusion_matrix"])
-        picture = pixels(confusion_matrix(matrix, list(task.pipeline.labels)))
-        writer.add_image("val/confusion_matrix", picture, step, dataformats="HWC")
-        for rank, (loss, _, text, clip) in enumerate(self.worst, start=1):
+        axes = confusion_matrix(matrix, list(task.pipeline.labels))
+        write_picture(writer, "val/confusion_matrix", axes.figure, step)
+        for rank, (loss, index, text) in enumerate(self.hardest, start=1):
             told = f"{text}, loss {loss:.2f}"
-            draw_error(writer, f"val_errors/{rank}", clip, task.pipeline.sample_rate, told, step)
+            draw_clip(writer, f"val_hardest/{rank}", self.data.val_set, index, told, step, _LIVE)
+
+
+def draw_answers(
+    writer: Any, name: str, clips: AudioDataset, answers: AnswerTable, step: int = 0
+) -> None:
+    """Show the clips of a part whose right class had least probability.
+
+    Args:
+        writer: TensorBoard's.
+        name: of the part.
+        clips: of the part.
+        answers: to these clips, in their order.
+        step: of the training.
+    """
+    losses = answers.losses
+    for rank, i in enumerate(np.argsort(-losses, kind="stable")[:_HARDEST_FINAL].tolist(), start=1):
+        text = f"{_told(answers.truth[i], answers.answers[i])}, loss {losses[i]:.2f}"
+        draw_clip(writer, f"{name}_hardest/{rank}", clips, i, text, step)
+
+
+def draw_network(
+    logger: Any,
+    pipeline: Pipeline,
+    data: AudioDataModule,
+    metrics: Mapping[str, Any],
+    answers: AnswerTable | None,
+) -> None:
+    """Draw what the exported weights make of the test, and all held-out clips as points.
+
+    Args:
+        logger: the run's; nothing is drawn where it is not TensorBoard's.
+        pipeline: what was trained.
+        data: what it was trained on.
+        metrics: the run's figures.
+        answers: of the validation and test, if any.
+    """
+    if not isinstance(logger, TensorBoardLogger):
+        return
+    writer: Any = logger.experiment
+    if "test/confusion_matrix" in metrics:
+        matrix = np.asarray(metrics["test/confusion_matrix"])
+        axes = confusion_matrix(matrix, data.labels)
+        write_picture(writer, "test/confusion_matrix", axes.figure)
+    if answers is not None and len(answers.part("test")) == len(data.test_set) > 0:
+        draw_answers(writer, "test", data.test_set, answers.part("test"))
+    parts = {"train": data.train_set, "val": data.val_set, "test": data.test_set}
+    draw_projector(writer, pipeline.eval(), parts, answers)
+
+
+def _told(label: str, answer: str) -> str:
+    return f"{label}, heard right" if label == answer else f"{label} heard as {answer}"
 
 
 def is_due(trainer: L.Trainer) -> bool:
@@ -96,59 +170,49 @@ def is_due(trainer: L.Trainer) -> bool:
     """
     total = trainer.max_epochs or 1
     epoch = trainer.current_epoch + 1
-    return epoch >= total or epoch % max(1, total // _DRAWINGS) == 0
+    return epoch >= total or epoch % math.ceil(total / _DRAWINGS) == 0
 
 
-def draw_error(writer: Any, tag: str, clip: Tensor, sample_rate: int, text: str, step: int) -> None:
-    """Show a clip in TensorBoard that was answered wrongly: to read, to hear and to see.
+def draw_clip(
+    writer: Any,
+    tag: str,
+    clips: AudioDataset,
+    index: int,
+    text: str,
+    step: int = 0,
+    n_samples: int = _FINAL,
+) -> None:
+    """Show a clip in TensorBoard: to read, to hear and to see.
 
     Args:
         writer: TensorBoard's.
         tag: where it stands there.
-        clip: `(time,)`.
-        sample_rate: Hz.
+        clips: the part that it belongs to.
+        index: its place there.
         text: what was said and should have been.
         step: of the training.
+        n_samples: of a longer clip, the loudest part is shown, this long.
     """
-    writer.add_text(tag, text, step)
-    sound = clip / clip.abs().max().clamp(min=1e-6)
-    writer.add_audio(tag, sound[None], step, sample_rate=sample_rate)
+    clip, rate = clips.whole(index), clips.sample_rate
+    start, part = excerpt(clip, n_samples)
+    shown = f"{len(clip) / rate:.2f} s"
+    if len(part) < len(clip):
+        shown = f"{start / rate:.2f} to {(start + len(part)) / rate:.2f} s of {shown}"
+    path = Path(clips.clips[index].path)
+    told = [text, f"{path.parent.name}/{path.name}, {shown}"]
+    write_text_card(writer, tag, "\n".join(map(printable, told)), step)
+    # Of one tag, TensorBoard would take the picture for a sound as well.
+    write_sound(writer, f"{tag}/sound", part, rate, step)
+    write_picture(writer, f"{tag}/picture", _clip_figure(part, rate, text), step)
+
+
+def _clip_figure(clip: Tensor, sample_rate: int, title: str) -> "Figure":
     figure = new_figure(4.0, 3.0)
     axes = figure.add_subplot()
-    draw_mel(axes, clip, sample_rate, text.partition(",")[0])
+    draw_mel(axes, clip, sample_rate)
     axes.set_ylabel("kHz")
-    writer.add_image(tag, pixels(figure), step, dataformats="HWC")
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level with dotted names, lists and nothing as text.
-
-    Example:
-        >>> flatten({"data": {"seed": 1, "root": None}})
-        {'data.seed': 1, 'data.root': 'None'}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            plain = isinstance(value, bool | int | float | str)
-            flat[f"{prefix}{key}"] = value if plain else str(value)
-    return flat
-
-
-def board_writer(trainer: L.Trainer) -> Any:
-    """TensorBoard's writer on the process that writes, else None.
-
-    Args:
-        trainer: of the run.
-    """
-    if not trainer.is_global_zero or trainer.sanity_checking:
-        return None
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            return logger.experiment
-    return None
+    axes.set_title(textwrap.fill(plain(printable(title)), 46, max_lines=2), fontsize=9)
+    return figure
 
 
 def _draw_graph(writer: Any, task: ClassificationTask) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,20 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 import audiotorch
+from audiotorch.answers import AnswerTable
 from audiotorch.data.datamodule import AudioDataModule
+from audiotorch.errors import AudioTorchError, printable
 from audiotorch.export import export
 from audiotorch.pipeline import Pipeline
 from audiotorch.plot import confusion_matrix, prediction_strip, save_figure
-from audiotorch.training.drawings import flatten
+from audiotorch.training.answered import write_answers
+from audiotorch.training.board import write_settings
 
 __all__ = [
+    "REPORT_FILE",
     "clear_figures",
     "draw",
+    "finish",
     "is_first_process",
     "report",
     "run_facts",
@@ -32,6 +37,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+REPORT_FILE = "report.html"
+"""What the command line has written of a run, once all its other files are there."""
 
 _STRIP = 8  # clips, one a class, that the picture of answers shows
 
@@ -63,9 +71,10 @@ def write_results(
     pipeline: Pipeline,
     metrics: Mapping[str, Any],
     config: Mapping[Any, Any],
-    logger: TensorBoardLogger,
+    logger: Any,
+    answers: AnswerTable | None,
 ) -> None:
-    """Export the Pipeline, write `metrics.json`, and close TensorBoard's file.
+    """Export the Pipeline, write `metrics.json` and `answers.csv`, and close TensorBoard's file.
 
     Args:
         run_dir: where both go.
@@ -73,16 +82,21 @@ def write_results(
         metrics: plain figures.
         config: the resolved configuration.
         logger: of the run; gets the settings beside the final figures.
+        answers: to each clip that the run is judged by, if any.
     """
+    # Of an earlier run in this directory; it would tell of other figures.
+    (run_dir / REPORT_FILE).unlink(missing_ok=True)
     log.info("writing model.ts and model.pt2, and comparing them with the Pipeline")
     export(pipeline, run_dir / "model.ts", metrics=metrics)
     write_text(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_answers(run_dir, answers)
     stages = ("cv", "cv_grouped", "val", "test")
     names = [f"{stage}/{name}" for stage in stages for name in ("acc", "f1", "ece")]
     names += [f"test/{name}" for name in ("auc", "pauc", "ap")]
-    final = {f"final/{name}": metrics[name] for name in names if metrics.get(name) is not None}
-    logger.log_hyperparams(flatten(config), final)
-    logger.finalize("success")
+    final = {name: metrics[name] for name in names if metrics.get(name) is not None}
+    if isinstance(logger, TensorBoardLogger):
+        write_settings(logger, config, final)
+        logger.finalize("success")
 
 
 def clear_figures(folder: Path) -> None:
@@ -107,7 +121,7 @@ def draw(folder: Path, pipeline: Pipeline, data: AudioDataModule, metrics: dict[
     stage, clips = ("test", data.test_set) if len(data.test_set) else ("val", data.val_set)
     if len(clips):
         matrix = np.asarray(metrics[f"{stage}/confusion_matrix"])
-        save_figure(confusion_matrix(matrix, data.labels), folder / "confusion.png")
+        save_figure(confusion_matrix(matrix, data.labels).figure, folder / "confusion.png")
         targets = clips.targets.tolist()
         chosen = [targets.index(target) for target in sorted(set(targets))][:_STRIP]
         truth = [data.labels[targets[i]] for i in chosen]
@@ -135,6 +149,21 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
+def finish(run_dir: Path, finished: Callable[[Path], object] | None) -> None:
+    """Say that a run's files are complete; what goes wrong with it does not lose the run.
+
+    Args:
+        run_dir: the run directory.
+        finished: called with it, on the process that writes.
+    """
+    if finished is None or not is_first_process():
+        return
+    try:
+        finished(run_dir)
+    except (AudioTorchError, OSError) as error:
+        log.warning("no report: %s", printable(str(error)))
+
+
 def report(metrics: Mapping[str, Any], run_dir: Path) -> None:
     """Print the last lines of a run.
 
@@ -159,6 +188,8 @@ def report(metrics: Mapping[str, Any], run_dir: Path) -> None:
     if metrics.get("test/auc") is not None:
         print(f"test AUC: {metrics['test/auc']:.4g}")
     print(f"model: {run_dir / 'model.ts'}")
+    if (run_dir / REPORT_FILE).is_file():
+        print(f"report: {run_dir / REPORT_FILE}")
     if (run_dir / "figures").is_dir():
         print(f"figures: {run_dir / 'figures'}")
     print(f"curves: tensorboard --logdir {run_dir / 'tb'}")

@@ -79,7 +79,8 @@ class PipelineTask(L.LightningModule):
         scheduler = self.scheduler(optimizer, total_steps=self.trainer.estimated_stepping_batches)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            # The name of the curve that Lightning draws of it.
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "train/lr"},
         }
 
     def log_loss(self, loss: Tensor, batch_size: int) -> None:

@@ -5,32 +5,34 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 import audiotorch
 from audiotorch.data.datamodule import AudioDataModule
 from audiotorch.errors import ParameterError
 from audiotorch.pipeline import Pipeline
+from audiotorch.training.answered import AnswerCollector
 from audiotorch.training.build import build, build_pipeline
 from audiotorch.training.checkpoint import (
     Checkpoints,
     find_checkpoint,
     read_checkpoint,
 )
-from audiotorch.training.drawings import Drawings
+from audiotorch.training.drawings import Drawings, draw_network
 from audiotorch.training.entry import run_hydra
 from audiotorch.training.progress import quiet
 from audiotorch.training.results import (
     clear_figures,
     draw,
+    finish,
     is_first_process,
     report,
     run_facts,
@@ -45,24 +47,27 @@ __all__ = ["main", "train"]
 log = logging.getLogger(__name__)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None, finished: Callable[[Path], object] | None = None
+) -> int:
     """Run `python scripts/train.py` or `audiotorch train`: Hydra overrides in, a run directory out.
 
     Args:
         argv: the overrides; None takes the command line's.
+        finished: see `train`; called for each run of a sweep.
 
     Returns:
         Exit status: 0, or 2 with one line on stderr for wrong use.
     """
-    return run_hydra(_job, sys.argv[1:] if argv is None else argv)
+    return run_hydra(partial(_job, finished=finished), sys.argv[1:] if argv is None else argv)
 
 
-def _job(config: DictConfig) -> float | None:
+def _job(config: DictConfig, finished: Callable[[Path], object] | None) -> float | None:
     """One run, and what it prints; returns what a sweep compares."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if not is_first_process():
         logging.getLogger().setLevel(logging.ERROR)
-    metrics = train(config, run_dir)
+    metrics = train(config, run_dir, finished)
     if is_first_process():
         report(metrics, run_dir)
     value = metrics.get(config.objective)
@@ -76,13 +81,19 @@ def _job(config: DictConfig) -> float | None:
     return None
 
 
-def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+def train(
+    config: DictConfig,
+    run_dir: str | os.PathLike[str],
+    finished: Callable[[Path], object] | None = None,
+) -> dict[str, Any]:
     """Train, test and export what a configuration describes.
 
     Args:
         config: the composed configuration, see `configs/train.yaml`.
-        run_dir: where `model.ts model.pt2 metrics.json config.yaml checkpoints/ tb/ figures/` go;
-            made when missing.
+        run_dir: where `model.ts model.pt2 metrics.json answers.csv config.yaml checkpoints/ tb/
+            figures/` go; made when missing.
+        finished: called with `run_dir` once all of these are written, unless `report` is false, on
+            the process that writes. An `AudioTorchError` or `OSError` of it is logged.
 
     Returns:
         What `metrics.json` holds: figures of the exported weights under flat names such as
@@ -92,8 +103,14 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
         AudioTorchError: a setting or a recording is not admissible; the text says which.
     """
     run_dir = Path(run_dir)
-    start = time.perf_counter()
     _check_settings(config)
+    metrics = _run(config, run_dir)
+    finish(run_dir, finished if config.get("report", True) else None)
+    return metrics
+
+
+def _run(config: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """The run, by what kind it is of."""
     if str(config.task._target_).endswith(".ClassicTask"):
         from audiotorch.training.classic import train_classic  # scikit-learn takes a second
 
@@ -102,6 +119,11 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
         from audiotorch.training.anomaly import train_anomaly
 
         return train_anomaly(config, run_dir)
+    return _train_network(config, run_dir)
+
+
+def _train_network(config: DictConfig, run_dir: Path) -> dict[str, Any]:
+    start = time.perf_counter()
     with quiet():
         L.seed_everything(config.seed, workers=True, verbose=False)
         resume = None if config.ckpt_path is None else find_checkpoint(config.ckpt_path, ("last",))
@@ -116,17 +138,20 @@ def train(config: DictConfig, run_dir: str | os.PathLike[str]) -> dict[str, Any]
         checkpoints = Checkpoints(
             run_dir / "checkpoints", keep_best=bool(data.splits.val) and not data.fixed_schedule
         )
-        trainer = _build_trainer(config, data, run_dir, checkpoints)
+        collector = AnswerCollector(data)
+        trainer = _build_trainer(config, data, run_dir, checkpoints, collector)
         if resume is not None and is_first_process():
             checkpoints.adopt(resume)
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         loaders = Loaders(data, first_epoch)
         trainer.fit(task, datamodule=loaders, ckpt_path=resume, weights_only=True)
+        logger = trainer.logger
         metrics = _finish(trainer, task, data, checkpoints)
     metrics["seconds"] = round(time.perf_counter() - start, 1)
     if trainer.is_global_zero:
-        logger = cast(TensorBoardLogger, trainer.logger)
-        write_results(run_dir, pipeline, metrics, plain, logger)
+        answers = collector.table()
+        draw_network(logger, pipeline, data, metrics, answers)
+        write_results(run_dir, pipeline, metrics, plain, logger, answers)
         clear_figures(run_dir / "figures")
         draw(run_dir / "figures", pipeline, data, metrics)
     trainer.strategy.barrier()
@@ -163,9 +188,13 @@ def _build_task(
 
 
 def _build_trainer(
-    config: DictConfig, data: AudioDataModule, run_dir: Path, checkpoints: Checkpoints
+    config: DictConfig,
+    data: AudioDataModule,
+    run_dir: Path,
+    checkpoints: Checkpoints,
+    collector: AnswerCollector,
 ) -> L.Trainer:
-    callbacks: list[Callback] = [Drawings(), checkpoints]
+    callbacks: list[Callback] = [Drawings(data), collector, checkpoints]
     patience = config.early_stopping_patience
     if patience is not None and checkpoints.keep_best:
         callbacks.append(EarlyStopping("val/loss", patience=patience))
@@ -186,6 +215,11 @@ def _finish(
     chosen = read_checkpoint(checkpoints.chosen)
     task.load_state_dict(chosen["state_dict"])
     task.scores = dict(chosen["audiotorch"]["scores"])
+    if data.splits.val:
+        # The same figures again, for the answers; they are no further point of the curves.
+        loggers, trainer.loggers = trainer.loggers, []
+        trainer.validate(task, datamodule=data, verbose=False)
+        trainer.loggers = loggers
     if data.splits.test:
         trainer.test(task, datamodule=data, verbose=False)
     task.use_average()

@@ -8,11 +8,11 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
 
 from audiotorch.data.datamodule import AudioDataModule, EpochSampler
 from audiotorch.pipeline import Pipeline
+from audiotorch.training.board import board
 from audiotorch.training.build import build
 from audiotorch.training.checkpoint import take_weights
 from audiotorch.training.front import fit_features
@@ -99,7 +99,7 @@ def build_trainer(
     bar = progress()
     settings: dict[str, Any] = {
         "callbacks": [bar, LearningRateMonitor("step"), *callbacks],
-        "logger": TensorBoardLogger(run_dir, name="tb", version="", default_hp_metric=False),
+        "logger": board(run_dir),
         "default_root_dir": run_dir,
         "enable_model_summary": False,
         "enable_progress_bar": not isinstance(bar, EpochLines),
