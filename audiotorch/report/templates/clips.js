@@ -114,7 +114,9 @@
     const start = shown.findIndex((card) => card.getBoundingClientRect().bottom > 60);
     const next = shown[current < 0 ? Math.max(0, start) : current + steps];
     if (!next) return;
-    const playing = current >= 0 && shown[current].classList.contains("playing");
+    // Asked of the sound itself: the card's class follows an event later.
+    const sound = current >= 0 && shown[current].querySelector("audio");
+    const playing = sound && !sound.paused;
     next.focus({ preventScroll: true });
     next.scrollIntoView({ block: "nearest" });
     if (playing) {
