@@ -6,7 +6,7 @@ from audiotorch.plot.density import power_spectral_density
 from audiotorch.plot.embedding import embedding
 from audiotorch.plot.figure import new_figure, pixels, save_figure
 from audiotorch.plot.operating import roc
-from audiotorch.plot.overview import compare, overview
+from audiotorch.plot.panels import compare, overview
 from audiotorch.plot.reasons import (
     detection,
     explanation,

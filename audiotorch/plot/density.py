@@ -1,6 +1,6 @@
 """The power spectral density, and its strongest peaks by name."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,8 @@ __all__ = ["Peak", "draw_density", "name_peaks", "power_spectral_density", "spec
 _PROMINENT_DB = 6.0
 _TONAL_DB = 10.0
 _TONAL_BINS = 3.0  # a Hann window draws a pure tone 2 bins wide 6 dB below its top
+_SIGMAS = 5.0  # above what lies around; the mean of n segments of noise varies by 4.34/sqrt(n) dB
+_INCHES, _ROW_INCHES = 0.078, 0.19  # that a letter is wide and a line high
 _FLOOR = 1e-20  # of density: 200 dB below full scale
 
 
@@ -124,6 +126,8 @@ def spectral_peaks(density: Density, n_peaks: int = 5) -> list[Peak]:
         left, top, right = db[i - 1 : i + 2]
         shift = 0.5 * (left - right) / min(left - 2 * top + right, -1e-12)
         frequency = (i + float(np.clip(shift, -0.5, 0.5))) * bin_hz
+        if db[i] < _level_around(db, i) + _SIGMAS * 4.34 / np.sqrt(density.n_segments):
+            continue
         # The width where the level has fallen by 6 dB.
         edge = (prominences[k : k + 1], np.array([0]), np.array([len(db) - 1]))
         share = min(6.0 / float(prominences[k]), 1.0)
@@ -176,7 +180,7 @@ def draw_density(
 
 
 def name_peaks(axes: "Axes", scale: str, peaks: list[tuple[str, Peak]]) -> None:
-    """Write names above a curve, in rows so that none covers another, with a line to each peak.
+    """Write names above a curve like flags on poles, so that none crosses another.
 
     Args:
         axes: with the curve.
@@ -187,35 +191,42 @@ def name_peaks(axes: "Axes", scale: str, peaks: list[tuple[str, Peak]]) -> None:
     inside = sorted((peak, colour) for colour, peak in peaks if low <= peak.frequency <= high)
     if not inside:
         return
+    root: Any = axes.get_figure(root=True)
+    box = axes.get_position()
+    wide, tall = box.width * root.get_figwidth(), box.height * root.get_figheight()
     ends = positions(scale, np.array([low, high]))
-    root = axes.get_figure(root=True)
-    inches = axes.get_position().width * root.get_figwidth()  # type: ignore[union-attr]
-    tall = axes.get_position().height * root.get_figheight()  # type: ignore[union-attr]
-    reached: list[float] = []  # by each row, from the left
-    placed = []
-    for peak, colour in inside:
-        place = float((positions(scale, np.array(peak.frequency)) - ends[0]) / np.ptp(ends))
-        half = 0.5 * len(peak.name) * 0.075 / inches
-        middle = min(max(place, half), 1 - half)
-        row = next((r for r, end in enumerate(reached) if end <= middle - half), len(reached))
-        if row == len(reached):
-            reached.append(0.0)
-        reached[row] = middle + half + 0.05 / inches
-        placed.append((peak, colour, middle, row))
-    # Room above the curve for the rows.
+    places = positions(scale, np.array([peak.frequency for peak, _ in inside]))
+    places = (places - ends[0]) / np.ptp(ends) * wide
+    rows = _rows(places, np.array([_INCHES * len(peak.name) + 0.1 for peak, _ in inside]))
+    # Room above the curve for the rows, and no ticks beside them.
     bottom, top = axes.get_ylim()
-    ticks = [tick for tick in axes.get_yticks() if bottom <= tick <= top]
-    share = min(0.5, (0.19 * len(reached) + 0.1) / tall)
-    axes.set_yticks(ticks)  # none beside the names
+    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= top])
+    share = min(0.5, (_ROW_INCHES * (max(rows) + 1) + 0.1) / tall)
     axes.set_ylim(bottom, bottom + (top - bottom) / (1 - share))
-    for peak, colour, middle, row in placed:
-        height = 1 - (0.1 + 0.19 * row) / tall
+    for (peak, colour), place, row in zip(inside, places, rows, strict=True):
+        height = 1 - (0.12 + _ROW_INCHES * (max(rows) - row)) / tall
         axes.annotate(
-            peak.name, (peak.frequency, peak.db), (middle, height), textcoords="axes fraction",
-            ha="center", va="center", fontsize=9, color=colour,
-            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.4, "linewidth": 0.8},
+            f" {peak.name}", (peak.frequency, peak.db), (place / wide, height),
+            textcoords="axes fraction", ha="left", va="center", fontsize=9, color=colour,
+            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.5, "linewidth": 0.8,
+                        "relpos": (0.0, 0.5), "shrinkA": 0.0, "shrinkB": 0.0},
         )  # fmt: skip
         axes.plot([peak.frequency], [peak.db], marker="o", markersize=4, color=colour)
+
+
+def _rows(places: np.ndarray, widths: np.ndarray) -> list[int]:
+    """Row of each flag from below: above those whose poles stand under it."""
+    rows = [0] * len(places)
+    for i in reversed(range(len(places))):
+        under = [rows[j] for j in range(i + 1, len(places)) if places[j] < places[i] + widths[i]]
+        rows[i] = max(under, default=-1) + 1
+    return rows
+
+
+def _level_around(db: np.ndarray, i: int) -> float:
+    """Median level half an octave to both sides of a bin."""
+    reach = max(8.0, 0.41 * i)
+    return float(np.median(db[max(2, int(i - reach)) : int(i + reach) + 1]))
 
 
 def _decibels(power: np.ndarray) -> np.ndarray:

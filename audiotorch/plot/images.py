@@ -69,7 +69,7 @@ def bin_edges(sample_rate: int, n_fft: int) -> np.ndarray:
 
 
 def mel_edges(centres: np.ndarray) -> np.ndarray:
-    """Return the Hz between mel bands: on the mel scale, half way from centre to centre.
+    """Return the Hz between mel bands, half way on the mel scale, and where all start and end.
 
     Args:
         centres: Hz of the bands and of the two beyond them, `(n_mels + 2,)`.
@@ -80,7 +80,8 @@ def mel_edges(centres: np.ndarray) -> np.ndarray:
     from audiotorch.features.filters import hz_to_mel, mel_to_hz
 
     mels = np.asarray(hz_to_mel(centres))
-    return np.asarray(mel_to_hz((mels[:-1] + mels[1:]) / 2))
+    inner = np.asarray(mel_to_hz((mels[1:-2] + mels[2:-1]) / 2))
+    return np.array([centres[0], *inner, centres[-1]])
 
 
 def draw_bins(

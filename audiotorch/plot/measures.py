@@ -13,7 +13,17 @@ from torch import Tensor
 from audiotorch.features import MelSpectrogram, Spectrogram
 from audiotorch.plot.recording import Recording
 
-__all__ = ["COLUMNS", "EXACT", "Columns", "Density", "Envelope", "Measure", "Power", "gather"]
+__all__ = [
+    "COLUMNS",
+    "EXACT",
+    "Columns",
+    "Density",
+    "Envelope",
+    "Measure",
+    "Power",
+    "frame_sizes",
+    "gather",
+]
 
 COLUMNS = 1024
 """A picture has no more columns than this, about as many as a screen shows."""
@@ -240,6 +250,23 @@ class Density:
         # The other half of the spectrum, but for what has no twin there.
         total[1 : (self.n_fft + 1) // 2] *= 2.0
         return total.numpy()
+
+
+def frame_sizes(sample_rate: int, n_fft: int | None, hop_length: int | None) -> tuple[int, int]:
+    """Return the FFT size and the hop, by default librosa's, twice as long from each octave on.
+
+    Above 48 kHz, 2048 samples are too short for 128 mel bands.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: samples of the FFT; `None` = 2048 up to 48 kHz, 4096 up to 96 kHz and so on.
+        hop_length: samples between frames; `None` = a quarter of `n_fft`.
+    """
+    if n_fft is None:
+        n_fft = 2048
+        while sample_rate * 2048 > 48000 * n_fft:
+            n_fft *= 2
+    return n_fft, max(1, n_fft // 4) if hop_length is None else hop_length
 
 
 def gather(recording: Recording, measures: Iterable[Measure]) -> None:

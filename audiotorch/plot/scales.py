@@ -147,11 +147,11 @@ def extremes(scale: str, sample_rate: float, n_fft: int) -> tuple[float, float]:
     nyquist = sample_rate / 2
     if scale in ("linear", "mel"):
         return 0.0, nyquist
-    low = 0.5 * sample_rate / n_fft
+    edge = low = 0.5 * sample_rate / max(n_fft, 8)
     if nyquist >= 80:
         low = max(low, _C1 if scale == "note" else 20.0)
     high = min(nyquist, 256 * _C1) if scale == "note" else nyquist
-    return (low, high) if low < high else (0.5 * sample_rate / n_fft, nyquist)
+    return (low, high) if low < high else (edge, nyquist)
 
 
 def hertz(value: float) -> str:

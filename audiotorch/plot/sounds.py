@@ -9,7 +9,7 @@ from audiotorch.features.feature import check_positive
 from audiotorch.features.filters import mel_frequencies
 from audiotorch.plot.figure import NEUTRAL, axes_for, plain
 from audiotorch.plot.images import TO_MAXIMUM, bin_edges, column_edges, draw_bins, mel_edges
-from audiotorch.plot.measures import Envelope, Power, gather
+from audiotorch.plot.measures import Envelope, Power, frame_sizes, gather
 from audiotorch.plot.recording import Recording, Sound
 from audiotorch.plot.scales import SCALES, extremes, mark_seconds
 
@@ -74,8 +74,8 @@ def spectrogram(
     offset: float = 0.0,
     duration: float | None = None,
     scale: str = "linear",
-    n_fft: int = 2048,
-    hop_length: int = 512,
+    n_fft: int | None = None,
+    hop_length: int | None = None,
     top_db: float = 80.0,
     fmin: float | None = None,
     fmax: float | None = None,
@@ -99,8 +99,8 @@ def spectrogram(
         duration: seconds to draw; `None` = to the end.
         scale: of frequencies: `"linear"`, `"log"`, `"mel"`, or `"note"`, which is logarithmic, too,
             and names the notes.
-        n_fft: FFT size in samples.
-        hop_length: samples between frames.
+        n_fft: FFT size in samples; `None` = 2048 up to 48 kHz, 4096 up to 96 kHz and so on.
+        hop_length: samples between frames; `None` = a quarter of `n_fft`.
         top_db: dB below the maximum that are shown.
         fmin: lowest frequency shown, Hz; `None` = 0; of `"log"` 20 Hz, of `"note"` C1, or half a
             bin where that is more.
@@ -117,6 +117,7 @@ def spectrogram(
     if scale not in SCALES:
         raise ParameterError(f"scale={scale!r}: must be one of {', '.join(SCALES)}")
     recording = Recording(source, sample_rate, offset, duration)
+    n_fft, hop_length = frame_sizes(recording.sample_rate, n_fft, hop_length)
     limits = _limits(recording, scale, n_fft, fmin, fmax)
     power = Power(recording, n_fft, hop_length)
     gather(recording, [power])
@@ -139,8 +140,8 @@ def mel_spectrogram(
     offset: float = 0.0,
     duration: float | None = None,
     n_mels: int = 128,
-    n_fft: int = 2048,
-    hop_length: int = 512,
+    n_fft: int | None = None,
+    hop_length: int | None = None,
     top_db: float = 80.0,
     fmin: float = 0.0,
     fmax: float | None = None,
@@ -159,8 +160,8 @@ def mel_spectrogram(
         offset: seconds to skip.
         duration: seconds to draw; `None` = to the end.
         n_mels: bands.
-        n_fft: FFT size in samples.
-        hop_length: samples between frames.
+        n_fft: FFT size in samples; `None` = 2048 up to 48 kHz, 4096 up to 96 kHz and so on.
+        hop_length: samples between frames; `None` = a quarter of `n_fft`.
         top_db: dB below the maximum that are shown.
         fmin: lowest frequency, Hz.
         fmax: highest frequency, Hz; `None` = half the sample rate.
@@ -173,6 +174,7 @@ def mel_spectrogram(
     """
     check_positive(top_db=top_db)
     recording = Recording(source, sample_rate, offset, duration)
+    n_fft, hop_length = frame_sizes(recording.sample_rate, n_fft, hop_length)
     bands = {"n_mels": n_mels, "fmin": fmin, "fmax": fmax}
     power = Power(recording, n_fft, hop_length, mel=bands)
     gather(recording, [power])

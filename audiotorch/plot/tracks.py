@@ -11,7 +11,7 @@ from audiotorch.errors import ParameterError
 from audiotorch.features import FEATURES, MFCC, ChromaSTFT
 from audiotorch.features.extractor import FeatureExtractor
 from audiotorch.plot.images import column_edges, draw_rows
-from audiotorch.plot.measures import COLUMNS, EXACT, Columns
+from audiotorch.plot.measures import COLUMNS, EXACT, Columns, frame_sizes
 from audiotorch.plot.recording import Recording, Sound
 from audiotorch.plot.scales import mark_seconds
 from audiotorch.plot.sounds import on_axes
@@ -84,8 +84,8 @@ def mfcc(
     offset: float = 0.0,
     duration: float | None = None,
     n_mfcc: int = 20,
-    n_fft: int = 2048,
-    hop_length: int = 512,
+    n_fft: int | None = None,
+    hop_length: int | None = None,
     cmap: str = "viridis",
     colorbar: bool = True,
 ) -> "Axes":
@@ -104,8 +104,8 @@ def mfcc(
         offset: seconds to skip.
         duration: seconds to draw; `None` = to the end.
         n_mfcc: coefficients.
-        n_fft: FFT size in samples.
-        hop_length: samples between frames.
+        n_fft: FFT size in samples; `None` = 2048 up to 48 kHz, 4096 up to 96 kHz and so on.
+        hop_length: samples between frames; `None` = a quarter of `n_fft`.
         cmap: colours, a name of matplotlib's.
         colorbar: draw the bar.
 
@@ -114,6 +114,7 @@ def mfcc(
         DecodeError: as `waveform`.
     """
     recording = Recording(source, sample_rate, offset, duration)
+    n_fft, hop_length = frame_sizes(recording.sample_rate, n_fft, hop_length)
     module = MFCC(recording.sample_rate, n_fft, hop_length, n_mfcc=n_mfcc)
     found = _frames(recording, module, hop_length)
     axes = on_axes(ax, title)
@@ -132,8 +133,8 @@ def chroma(
     title: str = "",
     offset: float = 0.0,
     duration: float | None = None,
-    n_fft: int = 2048,
-    hop_length: int = 512,
+    n_fft: int | None = None,
+    hop_length: int | None = None,
     cmap: str = "magma",
     colorbar: bool = True,
 ) -> "Axes":
@@ -149,8 +150,8 @@ def chroma(
         title: stands above it.
         offset: seconds to skip.
         duration: seconds to draw; `None` = to the end.
-        n_fft: FFT size in samples.
-        hop_length: samples between frames.
+        n_fft: FFT size in samples; `None` = 2048 up to 48 kHz, 4096 up to 96 kHz and so on.
+        hop_length: samples between frames; `None` = a quarter of `n_fft`.
         cmap: colours, a name of matplotlib's.
         colorbar: draw the bar.
 
@@ -159,6 +160,7 @@ def chroma(
         DecodeError: as `waveform`.
     """
     recording = Recording(source, sample_rate, offset, duration)
+    n_fft, hop_length = frame_sizes(recording.sample_rate, n_fft, hop_length)
     module = ChromaSTFT(recording.sample_rate, n_fft, hop_length)
     found = _frames(recording, module, hop_length)
     axes = on_axes(ax, title)

@@ -9,7 +9,7 @@ from audiotorch.features.filters import mel_frequencies
 from audiotorch.plot.density import draw_density, name_peaks, spectral_peaks
 from audiotorch.plot.figure import new_figure, short
 from audiotorch.plot.images import bin_edges, column_edges, draw_bins, mel_edges
-from audiotorch.plot.measures import Density, Envelope, Power, gather
+from audiotorch.plot.measures import Density, Envelope, Power, frame_sizes, gather
 from audiotorch.plot.recording import Recording, Sound
 from audiotorch.plot.scales import mark_seconds
 from audiotorch.plot.sounds import draw_envelope
@@ -148,7 +148,7 @@ def _measure(recording: Recording) -> _Measured:
     measured = _Measured(
         recording,
         Envelope(recording.n_samples),
-        Power(recording),
+        Power(recording, *frame_sizes(recording.sample_rate, None, None)),
         Density(recording),
     )
     gather(recording, [measured.envelope, measured.power, measured.density])
@@ -202,13 +202,11 @@ def _draw_densities(
 def _heading(recording: Recording, title: str) -> str:
     """Name, duration, rate and channels on one line."""
     seconds = recording.seconds
+    minutes, rest = divmod(round(seconds), 60)
     if seconds >= 3600:
-        minutes = int(seconds) // 60
-        length = f"{minutes // 60}:{minutes % 60:02d}:{int(seconds) % 60:02d} h"
-    elif seconds >= 120:
-        length = f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+        length = f"{minutes // 60} h {minutes % 60:02d} min"
     else:
-        length = f"{seconds:.3g} s"
+        length = f"{minutes} min {rest:02d} s" if seconds >= 120 else f"{seconds:.3g} s"
     n = recording.n_channels
     channels = {1: "mono", 2: "stereo"}.get(n, f"{n} channels")
     facts = [length, f"{recording.sample_rate / 1000:g} kHz", channels, recording.container]
