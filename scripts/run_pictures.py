@@ -104,7 +104,9 @@ def _transcript_page(data: Path) -> Path:
     lines = _ROOT / "talks.jsonl"
     model = Path(os.environ["AUDIOTORCH_WHISPER"]) / "tiny.en.pt"
     talks = [str(data / "speech" / "en" / "jfk.flac")]
-    if audiotorch(["transcribe", *talks, "--model", str(model), "--word-timestamps", "--out", str(lines)]):
+    if audiotorch(
+        ["transcribe", *talks, "--model", str(model), "--word-timestamps", "--out", str(lines)]
+    ):
         raise SystemExit("the transcription failed")
     return write_report(lines, _ROOT / "talks.html", title="Transcripts")
 
