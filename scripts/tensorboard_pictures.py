@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +116,10 @@ def _board(folder: Path) -> Iterator[str]:
 def _wait(address: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while True:
-        try:
+        with suppress(urllib.error.URLError, TimeoutError, ConnectionError):
             # It answers before it has read anything.
             if len(urllib.request.urlopen(address, timeout=5).read()) > 2:
                 return
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            pass
         if time.monotonic() > end:
             raise SystemExit(f"tensorboard shows no run within {seconds:.0f} s")
         time.sleep(0.5)
