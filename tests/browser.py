@@ -14,15 +14,15 @@ _PATIENCE = 400  # times 30 ms; only a failing test waits so long
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """Start Chromium, or skip with the reason."""
+def chromium(*more: str) -> Iterator[Any]:
+    """Start Chromium, with more of its options, or skip with the reason."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("no chromium on the path: pages are not looked at in a browser")
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as started:
         options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--mute-audio"]
-        browser = started.chromium.launch(executable_path=program, args=options)
+        browser = started.chromium.launch(executable_path=program, args=[*options, *more])
         yield browser
         browser.close()
 

@@ -351,6 +351,26 @@ def test_stream_equals_load(container, subtype, rate):
     np.testing.assert_allclose(mixed.numpy(), load(content, rate)[0].numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize(("container", "subtype"), FORMATS)
+@pytest.mark.parametrize("rate", [None, 8000])
+def test_a_part_of_a_stream_equals_load(container, subtype, rate):
+    content = encode(np.tile(tone(), (6, 1)), container, subtype)
+    for offset, duration in ((0.5, None), (0.0, 1.25), (1.1, 0.7), (2.0, 1e3), (1.0, 1e-9)):
+        whole, _ = load(content, rate, mono=False, offset=offset, duration=duration)
+        blocks = list(stream(content, 0.3, rate, offset=offset, duration=duration))
+        np.testing.assert_allclose(torch.cat(blocks, 1).numpy(), whole.numpy(), atol=1e-6)
+    with pytest.raises(ParameterError, match=r"offset=100\.0: must lie inside the recording"):
+        list(stream(content, 0.3, rate, offset=100.0))
+
+
+def test_a_streamed_part_names_bad_samples_by_their_place_in_the_file():
+    samples = np.tile(tone(), (6, 1))
+    samples[3 * RATE, 0] = np.nan
+    with pytest.raises(DecodeError, match=r"the first at 3\.000 s"):
+        list(stream(encode(samples, "WAV", "FLOAT"), 1.0, offset=2.5))
+    assert len(list(stream(encode(samples, "WAV", "FLOAT"), 1.0, duration=2.9))) == 3
+
+
 @pytest.mark.parametrize("n", [1, 999, 1000, 1001, 1749, 1750, 1751, 100_000])
 def test_stream_overlaps(n):
     content = encode(np.linspace(-0.5, 0.5, n)[:, None])
@@ -374,6 +394,8 @@ def test_stream_of_an_empty_recording_is_one_empty_block():
         ({"block_seconds": 1.0, "overlap_seconds": 1.0}, "overlap_seconds=1.0: must be at least"),
         ({"block_seconds": 1.0, "overlap_seconds": -0.1}, "overlap_seconds=-0.1: must be at least"),
         ({"block_seconds": 1.0, "sample_rate": 0}, "sample_rate=0: must be a positive"),
+        ({"block_seconds": 1.0, "offset": -1.0}, "offset=-1.0: must be 0 or more"),
+        ({"block_seconds": 1.0, "duration": 0.0}, "duration=0.0: must be above 0"),
     ],
 )
 def test_stream_refuses_at_the_call(arguments, message):

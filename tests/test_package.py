@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "audiotorch"
 OPTIONAL = ("lightning", "hydra", "sklearn", "matplotlib", "whisper", "timm", "librosa")
 OPTIONAL += ("tensorboard", "torchmetrics", "rich", "pandas", "scipy", "pyarrow")
+OPTIONAL += ("fastapi", "uvicorn")
 PUBLIC = {"load", "info", "save", "ToMono", "Resample", "PadOrTrim", "Normalize", "features"}
 PUBLIC |= {"Pipeline", "Prediction", "export", "load_pipeline", "predict", "timeline"}
 PUBLIC |= {"AudioFeatures", "PreEmphasis", "ReduceNoise", "RemoveSilence", "NormalizeLoudness"}

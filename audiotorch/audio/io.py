@@ -116,10 +116,7 @@ def load(
         name, file_rate, end = file.label, file.sample_rate, file.position
         file.warn_of_damage()
     if start > 0 and len(samples) == 0 and end > 0 and limit != 0:
-        raise ParameterError(
-            f"offset={offset!r}: must lie inside the recording; {name} lasts "
-            f"{end / file_rate:.3f} s"
-        )
+        raise _past_end(offset, name, end / file_rate)
     _check_finite(samples, name, file_rate, start)
     if mono and samples.shape[1] > 1:
         samples = samples.mean(axis=1, keepdims=True)
@@ -135,12 +132,15 @@ def stream(
     sample_rate: int | None = None,
     overlap_seconds: float = 0.0,
     mono: bool = False,
+    offset: float = 0.0,
+    duration: float | None = None,
 ) -> Iterator[Tensor]:
     """Read a recording of any length block by block, at bounded memory.
 
     Blocks hold `round(block_seconds * rate)` samples, each starting `overlap_seconds` before the
     end of the one before; the last is shorter. Without overlap their concatenation equals
-    `load(source, sample_rate, mono)`. A recording without samples gives one empty block.
+    `load(source, sample_rate, mono, offset, duration)`. A recording without samples gives one empty
+    block.
 
     Args:
         source: path, a file's content as bytes, or a binary file object (read from its start).
@@ -148,12 +148,14 @@ def stream(
         sample_rate: rate of the blocks in Hz; `None` keeps the file's.
         overlap_seconds: what a block repeats of the one before; at least 0, below `block_seconds`.
         mono: average the channels into one.
+        offset: seconds to skip, at least 0.
+        duration: seconds to read, above 0; `None` reads to the end.
 
     Yields:
         Waveforms `(channel, time)`, float32.
 
     Raises:
-        ParameterError: an argument is out of range.
+        ParameterError: an argument is out of range, or `offset` lies past the end.
         DecodeError: as `load`; blocks before the damage have been given by then.
 
     Example:
@@ -163,8 +165,7 @@ def stream(
         >>> [tuple(block.shape) for block in stream(file, block_seconds=0.4, sample_rate=22050)]
         [(2, 8820), (2, 8820), (2, 4410)]
     """
-    if sample_rate is not None:
-        check_rate("sample_rate", sample_rate)
+    _check_part(sample_rate, offset, duration)
     if not (math.isfinite(block_seconds) and block_seconds > 0):
         raise ParameterError(f"block_seconds={block_seconds!r}: must be above 0 seconds")
     if not 0 <= overlap_seconds < block_seconds:
@@ -172,7 +173,7 @@ def stream(
             f"overlap_seconds={overlap_seconds!r}: must be at least 0 and below "
             f"block_seconds={block_seconds!r}"
         )
-    return _stream(source, block_seconds, sample_rate, overlap_seconds, mono)
+    return _stream(source, block_seconds, sample_rate, overlap_seconds, mono, offset, duration)
 
 
 def info(source: Source) -> AudioInfo:
@@ -217,6 +218,12 @@ def _check_part(sample_rate: int | None, offset: float, duration: float | None) 
 def _in_samples(seconds: float, sample_rate: int) -> int:
     """Whole samples that a time has passed; `n / sample_rate` is n of them, rounding or not."""
     return int(min(seconds, _FOREVER) * sample_rate + 1e-6)
+
+
+def _past_end(offset: float, name: str, seconds: float) -> ParameterError:
+    return ParameterError(
+        f"offset={offset!r}: must lie inside the recording; {name} lasts {seconds:.3f} s"
+    )
 
 
 def _check_finite(samples: Samples, name: str, file_rate: int, start: int) -> None:
@@ -265,11 +272,19 @@ def _stream(
     sample_rate: int | None,
     overlap_seconds: float,
     mono: bool,
+    offset: float,
+    duration: float | None,
 ) -> Iterator[Tensor]:
     with open_audio(source) as file:
-        blocks = _larger(file.blocks())
+        start = _in_samples(offset, file.sample_rate)
+        limit = None if duration is None else _in_samples(duration, file.sample_rate)
+        file.skip_to(start)
+        blocks = _larger(file.blocks(limit))
         first = next(blocks, None)  # only now it is sure who reads, and with that the rate
-        decoded = _sound(itertools.chain([] if first is None else [first], blocks), file, mono)
+        if start > 0 and first is None and file.position > 0 and limit != 0:
+            raise _past_end(offset, file.label, file.position / file.sample_rate)
+        chained = itertools.chain([] if first is None else [first], blocks)
+        decoded = _sound(chained, file, mono, start)
         rate = file.sample_rate if sample_rate is None else sample_rate
         _check_ratio(file.label, file.sample_rate, rate)
         size = max(1, round(min(block_seconds, _FOREVER) * rate))
@@ -295,9 +310,10 @@ def _stream(
             yield _as_waveform(np.concatenate([nothing, *kept]))
 
 
-def _sound(blocks: Iterator[Samples], file: AudioFile, mono: bool) -> Iterator[Samples]:
-    """Blocks, checked and mixed."""
-    n_frames = 0
+def _sound(
+    blocks: Iterator[Samples], file: AudioFile, mono: bool, n_frames: int
+) -> Iterator[Samples]:
+    """Blocks, checked and mixed; the first comes after so many frames of the file."""
     for block in blocks:
         _check_finite(block, file.label, file.sample_rate, n_frames)
         n_frames += len(block)

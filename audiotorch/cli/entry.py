@@ -13,8 +13,10 @@ from audiotorch.cli.detect import add_detect
 from audiotorch.cli.export import add_export
 from audiotorch.cli.features import add_features
 from audiotorch.cli.info import add_info
+from audiotorch.cli.plot import add_plot
 from audiotorch.cli.predict import add_predict
 from audiotorch.cli.report import add_report
+from audiotorch.cli.serve import add_serve
 from audiotorch.cli.terminal import (
     DONE,
     INTERRUPTED,
@@ -95,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_info(commands)
     add_check(commands)
+    add_plot(commands)
     add_features(commands)
     commands.add_parser(
         "train", help="train a model; takes Hydra overrides: audiotorch train data.root=clips"
@@ -103,12 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     add_detect(commands)
     add_transcribe(commands)
     add_export(commands)
+    add_serve(commands)
     add_report(commands)
     add_bench(commands)
     return parser
 
 
 def _train(arguments: Sequence[str]) -> int:
+    from audiotorch.report import write_report
     from audiotorch.training.train import main as train_main
 
-    return int(train_main(list(arguments)) or DONE)
+    return int(train_main(list(arguments), write_report) or DONE)

@@ -58,10 +58,10 @@ def class_weights(
     Of a model that shows a layer (`activation`, `from_activation`, `activation_stride`, as `CNN`),
     it is Grad-CAM taken cell by cell (HiResCAM): gradient times activation, summed over channels,
     blurred over the nearest cells and interpolated to the image's. Of an `Ensemble` it is the mean
-    over its members. Grad-CAM itself averages gradients over all places first, and pointed worse:
-    on 150 spoken digits, the probability fell by 0.67 without the fifth of a clip that this one
-    marks most and by 0.51 without Grad-CAM's; without the least marked fifth it rose by 0.04, or
-    fell by 0.10.
+    over its members. Grad-CAM itself averages gradients over all places first, of the last layer,
+    and points less well: with the fifth of an image that is marked most set to its mean, the
+    probability fell by 0.67 (Grad-CAM 0.60, a fifth at random 0.16) on 150 digits of a speaker not
+    heard before, and by 0.43 (0.36, 0.06) on 80 clips of ESC-10.
 
     Of other networks, it is the integral of the gradients on the way from the clip's mean image,
     times the distance from it, summed over channels and blurred in the same way.
@@ -98,15 +98,23 @@ def class_weights(
         total = log_odds(logits, classes, multilabel).sum()
         gradient = torch.autograd.grad(total, layer)[0]
     cells = _blurred((gradient * layer.detach()).sum(dim=1), layer_counts)
-    rows = _interpolation(image.shape[2], cells.shape[1], model.activation_stride).to(cells)
-    frames = _interpolation(image.shape[3], cells.shape[2], model.activation_stride).to(cells)
-    return _masked(rows @ cells @ frames.T, counts)
+    all_rows = torch.full_like(counts, cells.shape[1])
+    rows = _interpolation(image.shape[2], all_rows, model.activation_stride, cells)
+    frames = _interpolation(
+        image.shape[3], layer_counts, model.activation_stride, cells.transpose(1, 2)
+    )
+    return _masked(rows @ cells @ frames.transpose(1, 2), counts)
 
 
-def _interpolation(n_out: int, n_in: int, stride: int) -> Tensor:
-    """Weights that read values at multiples of `stride` at every place, linearly."""
-    place = (torch.arange(n_out, dtype=torch.float64) / stride).clamp(max=n_in - 1)
-    return (1.0 - (place.unsqueeze(1) - torch.arange(n_in)).abs()).clamp(min=0.0)
+def _interpolation(n_out: int, counts: Tensor, stride: int, cells: Tensor) -> Tensor:
+    """Weights that read each clip's cells, which lie `stride` apart, at every place, linearly.
+
+    Beyond a clip's own cells, the last one goes on.
+    """
+    place = torch.arange(n_out, dtype=torch.float64, device=cells.device) / stride
+    place = torch.minimum(place, (counts - 1).clamp(min=0).unsqueeze(1))
+    at = torch.arange(cells.shape[1], device=cells.device)
+    return (1.0 - (place.unsqueeze(2) - at).abs()).clamp(min=0.0).to(cells.dtype)
 
 
 def _masked(cells: Tensor, counts: Tensor) -> Tensor:

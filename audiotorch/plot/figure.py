@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiotorch.errors import MissingDependencyError
+from audiotorch.audio.whole import written_whole
+from audiotorch.errors import MissingDependencyError, ParameterError, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,12 @@ __all__ = [
 ]
 
 
+# Nothing of a picture's bytes shall depend on when it is made.
+_WITHOUT_DATE: dict[str, dict[str, Any]] = {
+    "png": {},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
 _NAME = 32  # letters of a name that are drawn
 RIGHT, WRONG, NEUTRAL = "#1b7f4b", "#c0392b", "#33475b"
 # Okabe and Ito's, told apart by colour-blind people too; yellow, faint on white, and black last.
@@ -87,20 +94,28 @@ def pixels(figure: "Figure | SubFigure") -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_figure(figure: "Figure | SubFigure", path: str | Path) -> None:
-    """Write a PNG that is complete or not there.
+def save_figure(figure: "Figure | SubFigure", path: str | Path, dpi: int = 110) -> None:
+    """Write a picture that is complete or not there; the same figure gives the same bytes.
 
     Args:
         figure: from this package's functions, of axes `axes.figure`.
-        path: the file; its folder is made when missing.
+        path: the file, .png, .svg or .pdf; its folder is made when missing.
+        dpi: dots per inch; in .svg and .pdf, of spectrograms alone.
+
+    Raises:
+        ParameterError: another suffix.
     """
+    from matplotlib import rc_context
+
     path = Path(path)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in _WITHOUT_DATE:
+        raise ParameterError(f"{os.fspath(path)!r}: a picture must end in .png, .svg or .pdf")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
     whole: Any = figure
-    with any_glyph():
-        whole.savefig(partial, dpi=110, format="png")
-    os.replace(partial, path)
+    settings: Any = {"format": kind, "dpi": dpi, "metadata": _WITHOUT_DATE[kind]}
+    with any_glyph(), written_whole(path) as partial, rc_context({"svg.hashsalt": "audiotorch"}):
+        whole.savefig(partial, **settings)
 
 
 @contextmanager
@@ -120,5 +135,6 @@ def short(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A dollar sign in a name must not start a formula; half a surrogate pair cannot be drawn."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
+    """A dollar sign in a name must not start a formula; what no font shows is written out."""
+    lines = (printable(line) for line in text.split("\n"))
+    return "\n".join(lines).replace("$", r"\$")

@@ -135,15 +135,15 @@ def explanation(found: "ClassExplanation | Explanation", title: str = "") -> "Fi
     if hasattr(seen, "window_scores"):
         return detection(seen, title)
     n_bars = len(seen.contributions)
-    figure = new_figure(9.6, 5.0 if seen.map is not None else max(2.4, 1.5 + 0.27 * n_bars))
+    figure = new_figure(10.0, 5.0 if seen.map is not None else max(2.4, 1.5 + 0.27 * n_bars))
     if seen.map is not None:
-        grid = figure.add_gridspec(2, 2, width_ratios=[3.2, 1])
+        grid = figure.add_gridspec(2, 2, width_ratios=[3, 1.05])
         above = figure.add_subplot(grid[0, 0])
         below = figure.add_subplot(grid[1, 0], sharex=above, sharey=above)
         _draw_weights(above, below, seen.map)
         beside = figure.add_subplot(grid[:, 1])
     else:
-        grid = figure.add_gridspec(1, 2, width_ratios=[3.2, 1])
+        grid = figure.add_gridspec(1, 2, width_ratios=[3, 1.05])
         _draw_contributions(figure.add_subplot(grid[0, 0]), seen)
         beside = figure.add_subplot(grid[0, 1])
     _draw_classes(beside, seen)
@@ -180,11 +180,10 @@ def _draw_map(
     left = start - found.frame_seconds / 2
     extent = (left, left + n_frames * found.frame_seconds, 0, n_bands)
     errors = found.errors.numpy()
-    share = errors / max(float(errors.max()), 1e-30)
     settings: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": extent}
     above.imshow(found.spectrogram.numpy(), cmap="magma", **settings)
     below.imshow(found.spectrogram.numpy(), cmap="Greys", alpha=0.6, **settings)
-    drawn = below.imshow(errors, cmap="autumn_r", alpha=np.sqrt(share), **settings)
+    drawn = below.imshow(errors, cmap=_fading("autumn_r"), vmin=0.0, **settings)
     below.figure.colorbar(drawn, ax=[above, below], label="squared error", shrink=0.6)
     for axes, text in ((above, "input"), (below, "what deviates")):
         mark_kilohertz(axes, edges)
@@ -247,7 +246,7 @@ def _draw_contributions(axes: "Axes", found: "ClassExplanation") -> None:
         axes.barh(-place, value, color=_FOR if value > 0 else _AGAINST, alpha=0.8)
         side = 3 if value > 0 else -3
         axes.annotate(
-            f"{value:+.2g}",
+            f"{value:+.3g}",
             (value, -place),
             (side, 0),
             textcoords="offset points",
@@ -256,7 +255,7 @@ def _draw_contributions(axes: "Axes", found: "ClassExplanation") -> None:
             fontsize=8,
         )
     axes.set_yticks([-place for place in range(len(values))], map(short, found.contributions))
-    axes.set_xlabel(f"against it   \u2190   adds to {short(found.label)}   \u2192   for it")
+    axes.set_xlabel(f"adds to {short(found.label)} (right of 0: for it, left: against it)")
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.margins(x=0.12)  # room for the numbers
     axes.tick_params(labelsize=8)
@@ -270,10 +269,12 @@ def _draw_classes(axes: "Axes", found: "ClassExplanation") -> None:
         top = [*ranked[: _CLASSES - 1], (found.label, found.confidence)]
     for place, (label, p) in enumerate(top):
         colour = _FOR if label == found.label else NEUTRAL
-        axes.barh(-place, p, height=0.35, color=colour, alpha=0.8)
-        axes.barh(-place, 1.0, height=0.35, color=NEUTRAL, alpha=0.1)
-        axes.text(0.0, 0.24 - place, short(label), va="bottom", fontsize=9)
-        axes.text(1.0, 0.24 - place, _percent(p), va="bottom", ha="right", fontsize=9)
+        axes.barh(-place, p, height=0.38, color=colour, alpha=0.8)
+        axes.barh(-place, 1.0, height=0.38, color=NEUTRAL, alpha=0.1)
+        name = short(label)
+        axes.text(0.0, 0.24 - place, name, va="bottom", fontsize=9 if len(name) <= 24 else 7)
+        shade = "white" if p > 0.8 else "black"
+        axes.text(0.98, -place, _percent(p), va="center", ha="right", fontsize=8, color=shade)
     axes.set(xlim=(0, 1), ylim=(0.4 - max(3, len(top)), 0.7), xticks=[], yticks=[])
     for side in ("top", "right", "bottom", "left"):
         axes.spines[side].set_visible(False)

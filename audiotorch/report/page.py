@@ -361,12 +361,11 @@ def _cell(value: Any) -> Cell:
 
 
 def _spoken(recording: Recording) -> list[Any]:
-    """Segments as start, end, text, words and probability, rounded to what is heard."""
+    """Segments as start, end, words and probability, rounded to what is heard."""
     return [
         [
             round(segment.start, 2),
             round(segment.end, 2),
-            shown(segment.text),
             [
                 [shown(word), round(start, 2), round(end, 2), round(probability, 3)]
                 for word, start, end, probability in segment.words

@@ -1,15 +1,17 @@
 """The page about transcripts: what is said, to search, and to hear at a click on a word."""
 
+import itertools
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from audiotorch.audio.files import common_folder
 from audiotorch.audio.io import stream
-from audiotorch.errors import AudioTorchError, ParameterError
+from audiotorch.errors import AudioTorchError, ParameterError, TruncationWarning
 from audiotorch.report.audio import Budget, encode_mp3
 from audiotorch.report.page import (
     Block,
@@ -28,10 +30,10 @@ __all__ = ["transcripts_page"]
 _DOUBTFUL = 0.5
 _BLOCK_SECONDS = 60.0
 _OF_TEXT = 0.6  # of the page, that texts may take
-_PART_COST, _WORD_COST = 260, 34  # bytes of a segment's and a word's frame
+_PART_COST, _WORD_COST = 110, 26  # bytes of what is around a segment's and a word's text
 # Bits a second and samples a second: speech at the first is as good as it was, at the last just
 # understood. The first that all recordings fit in is taken.
-_QUALITIES = ((48_000, 22_050), (32_000, 16_000), (24_000, 16_000), (16_000, 12_000))
+_QUALITIES = ((48_000, 22_050), (32_000, 16_000), (24_000, 16_000), (16_000, 12_000), (8000, 8000))
 _MP3_FRAMES = 1.02  # headers and the last frame
 
 
@@ -176,7 +178,7 @@ def _cost(line: Mapping[str, Any], words: bool) -> int:
     """Bytes of a recording's texts in the page."""
     size = 1000
     for segment in line["segments"]:
-        size += _PART_COST + 2 * len(segment.text.encode(errors="replace"))
+        size += _PART_COST + len(segment.text.encode(errors="replace"))
         if words:
             size += sum(_WORD_COST + len(json.dumps(word[0])) for word in segment.words)
     return size
@@ -241,7 +243,7 @@ def _recording(
         segments = [Segment(**{**vars(segment), "words": ()}) for segment in segments]
     data, silent = None, sound.why
     if has_sound and sound.path is not None:
-        data, silent = _encoded(sound.path, *quality)
+        data, silent = _encoded(sound.path, line["duration_s"], *quality)
     elif sound.path is not None:
         silent = "Sound left out, to keep the page small"
     name = line["filepath"][len(start) :]
@@ -249,12 +251,18 @@ def _recording(
     return Recording(name, about, segments, data, silent)
 
 
-def _encoded(path: str, bits: int, rate: int) -> tuple[bytes | None, str]:
+def _encoded(path: str, seconds: float, bits: int, rate: int) -> tuple[bytes | None, str]:
+    """The sound, if it is no longer than it was; or why there is none."""
+    most = _sound_bytes(seconds, bits)
     try:
         blocks = (block[0] for block in stream(path, _BLOCK_SECONDS, rate, mono=True))
-        return encode_mp3(blocks, rate, bits // 1000), ""
+        wanted = itertools.islice(blocks, int(seconds / _BLOCK_SECONDS) + 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TruncationWarning)
+            data = encode_mp3(wanted, rate, bits // 1000)
     except (AudioTorchError, OSError) as error:
         return None, f"Cannot be played: {error}"
+    return (data, "") if len(data) <= most else (None, "No sound: the file is another one now.")
 
 
 def _about(line: Mapping[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from audiotorch.answers import AnswerTable
 from audiotorch.answers.prediction import named_thresholds
 from audiotorch.data.datamodule import AudioDataModule
 from audiotorch.pipeline import Pipeline
-from audiotorch.plot import save_figure, score_histogram
+from audiotorch.plot import roc, save_figure, score_histogram
 from audiotorch.training.board import write_picture
 from audiotorch.training.drawings import draw_clip
 from audiotorch.training.input_drawings import draw_inputs
@@ -54,6 +54,9 @@ def draw_detector(
     save_figure(figure, folder / "scores.png")
     # Not the name of the pictures that an autoencoder's epochs have, at other steps.
     write_picture(writer, "final/scores", figure)
+    if len(set(answers.part("test").targets.tolist())) == 2:
+        # The intervals are in `metrics.json`, and take seconds.
+        write_picture(writer, "final/roc", roc(answers, part="test", n_bootstrap=0).figure)
     draw_inputs(writer, pipeline, data.train_set)
     _draw_clips(writer, pipeline, data, scores)
     clips = {"train": data.train_set, "held_back": data.val_set, "test": data.test_set}

@@ -30,7 +30,8 @@ __all__ = [
 
 _POINTS, _MINUTES = 500, 30  # clips at most, and how long all of them may last
 _SPRITE = 40  # pixels, both ways
-_COLUMNS = 256  # of a vector; longer ones are turned on their main axes
+# Of a vector; longer ones are turned on their main axes, where TensorBoard takes axes at random.
+_COLUMNS = 50
 _EXCERPT = 20.0  # seconds of a longer clip that its sprite shows
 _MAX_SAMPLES = 1 << 21  # of a padded batch
 

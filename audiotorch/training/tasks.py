@@ -18,7 +18,7 @@ from torchmetrics.classification import (
 )
 
 from audiotorch.data.datamodule import Batch
-from audiotorch.errors import ParameterError
+from audiotorch.errors import ParameterError, printable
 from audiotorch.models.ensemble import Ensemble
 from audiotorch.pipeline import Pipeline
 from audiotorch.training.augment import Augment
@@ -220,8 +220,9 @@ class ClassificationTask(PipelineTask):
         self.scores[stage] = scores
         for name in ("acc", "f1", "ece"):
             self.log(f"{stage}/{name}", scores[name], prog_bar=name == "acc", sync_dist=True)
-        recalls = {f"{stage}/recall/{k}": v for k, v in scores["recall"].items() if v is not None}
-        self.log_dict(recalls, sync_dist=True)
+        for label, recall in scores["recall"].items():
+            if recall is not None:  # Names of curves are text; labels may be folders' odd names.
+                self.log(f"{stage}/recall/{printable(label)}", recall, sync_dist=True)
 
 
 def _class_weights(choice: str | None, counts: Tensor | None) -> Tensor | None:

@@ -1,7 +1,7 @@
 // Transcripts: words that lead to their times, the one that is spoken, and a search over all.
 
 {
-  const [START, END, TEXT, WORDS, SURE] = [0, 1, 2, 3, 4];
+  const [START, END, WORDS, SURE] = [0, 1, 2, 3];
   const [WORD, FROM, TO, PROBABILITY] = [0, 1, 2, 3];
   const SHORTEST = 2; // letters of a search
 
@@ -55,9 +55,10 @@
     }
 
     takeIn(segment, index) {
+      const text = this.lines[index].querySelector("span").textContent;
       const own = segment[WORDS].length
         ? segment[WORDS]
-        : [[segment[TEXT], segment[START], segment[END], segment[SURE]]];
+        : [[text, segment[START], segment[END], segment[SURE]]];
       let at = 0;
       const parts = own.map((word) => {
         const part = { index, text: word[WORD], start: word[FROM], end: word[TO] };
@@ -69,8 +70,7 @@
         this.parts.push(part);
         return part;
       });
-      const text = parts.map((part) => part.text).join("");
-      return { parts, text, lower: lower(text), drawn: false };
+      return { parts, lower: lower(parts.map((part) => part.text).join("")), drawn: false };
     }
 
     // Words become buttons when they come near; tens of thousands at once would be slow.
