@@ -24,6 +24,7 @@ Drawing = Callable[[Path], "Figure"]
 _RUNS = {
     "sounds": ("experiment=esc10_classic", "data.test_group=1"),
     "words": ("experiment=commands", "trainer.max_epochs=12"),
+    "forest": ("experiment=esc10_classic", "data.test_group=1", "model=random_forest"),
     "hearts": ("experiment=heart",),
 }
 _ROOT = Path(tempfile.gettempdir()) / "audiotorch-pictures"
@@ -81,7 +82,7 @@ RUN_DRAWINGS: dict[str, Drawing] = {
     "embedding": _scores("embedding", "sounds", "Environmental sounds: 10 classes"),
     "training_curves": _scores("training_curves", "words", "Spoken words"),
     "explanation_network": _explained("words", _surest),
-    "explanation_classic": _explained("sounds", _surest),
+    "explanation_classic": _explained("forest", _surest),
     "explanation_detector": _explained("hearts", _most_anomalous),
 }
 """Each picture's name, and what draws it, given the folder of recordings."""

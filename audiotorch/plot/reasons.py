@@ -309,7 +309,7 @@ def _draw_time_line(axes: "Axes", explanation: "Explanation") -> None:
             style = "-" if place == len(explanation.thresholds) - 1 else "--"
             axes.axhline(threshold, color=WRONG, linestyle=style, linewidth=1, label=label)
     if explanation.thresholds:
-        axes.legend(fontsize=8, loc="upper right")
+        axes.legend(fontsize=8, loc="best")
     if explanation.map is not None and len(starts) > 1:
         found = explanation.map
         end = found.start_seconds + found.errors.shape[1] * found.frame_seconds
