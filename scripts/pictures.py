@@ -1,7 +1,9 @@
 """Draw the pictures of docs/images from real recordings: python scripts/pictures.py.
 
-The recordings lie in $AUDIOTORCH_DATA. The same recordings and libraries give the same bytes.
-`python scripts/pictures.py overview mfcc` draws these alone.
+The recordings lie in $AUDIOTORCH_DATA. The same recordings and libraries give the same bytes, but
+for TensorBoard's. `python scripts/pictures.py overview mfcc` draws these alone. Those of models
+train three, which takes some minutes; those of pages need Chromium, and transcripts the Whisper
+checkpoint tiny.en.pt in $AUDIOTORCH_WHISPER.
 """
 
 import argparse
@@ -11,6 +13,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from run_pictures import RUN_DRAWINGS, RUN_PAGES, photograph, remove_runs, run
+from serve_picture import serve_picture
+from tensorboard_pictures import take_pictures
 
 from audiotorch import plot
 from audiotorch.audio.whole import written_whole
@@ -26,6 +32,7 @@ _VIBE = "music_examples/audio/Kevin_MacLeod_-_Vibe_Ace.hq.ogg"
 _BIRD = "music_examples/audio/456440__inspectorj__bird-whistling-robin-single-13.hq.ogg"
 _WALTZ = "music_examples/audio/147793__setuniman__sweet-waltz-0i-22mi.ogg"
 _SLOW = "music_examples/audio/sir_duke_slow.ogg"
+_ROOSTER = "esc10/009 - Rooster/1-26806-A.ogg"
 _FAST = "music_examples/audio/sir_duke_fast.ogg"
 
 Drawing = Callable[[Path], "Figure"]
@@ -59,6 +66,7 @@ DRAWINGS: dict[str, Drawing] = {
     "feature_over_time": _figure(
         "feature_over_time", _JFK, "Speech: spectral centroid", feature="spectral_centroid"
     ),
+    **RUN_DRAWINGS,
 }
 """Each picture's name, and what draws it, given the folder of recordings."""
 
@@ -76,32 +84,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = os.environ.get("AUDIOTORCH_DATA")
     if not data:
         parser.error("AUDIOTORCH_DATA is not set: it names the folder of real recordings")
-    if unknown := [name for name in options.names if name not in DRAWINGS]:
-        parser.error(f"{unknown[0]}: must be one of {', '.join(DRAWINGS)}")
+    known = [*DRAWINGS, *RUN_PAGES, "serve", "tensorboard"]
+    if unknown := [name for name in options.names if name not in known]:
+        parser.error(f"{unknown[0]}: must be one of {', '.join(known)}")
     status = 0
-    for name in options.names or DRAWINGS:
-        size = write(DRAWINGS[name](Path(data)), options.out / f"{name}.png")
-        print(f"{name}.png  {size / 1000:.0f} kB{'' if size <= MAX_BYTES else '  TOO LARGE'}")
-        status |= size > MAX_BYTES
+    for name in options.names or known:
+        for path in _draw(name, Path(data), options.out):
+            size = path.stat().st_size
+            print(f"{path.name}  {size / 1000:.0f} kB{'' if size <= MAX_BYTES else '  TOO LARGE'}")
+            status |= size > MAX_BYTES
+    remove_runs()
     return status
 
 
-def write(figure: "Figure", path: Path) -> int:
-    """Write a PNG of 256 colours, a third as large as one of all; return its bytes.
+def _draw(name: str, data: Path, out: Path) -> list[Path]:
+    """Write what a name stands for, and return the files."""
+    path = out / f"{name}.png"
+    if name == "tensorboard":
+        return take_pictures(out)
+    if name == "serve":
+        serve_picture(path, str(run("sounds")), data / _ROOSTER)
+    elif name in RUN_PAGES:
+        write(photograph(RUN_PAGES[name](data)), path)
+    else:
+        write(DRAWINGS[name](data), path)
+    return [path]
+
+
+def write(drawn: "Figure | bytes", path: Path) -> None:
+    """Write a PNG of 256 colours, a third as large as one of all.
 
     Args:
-        figure: to be drawn.
+        drawn: a figure, or a PNG of more colours.
         path: the file.
     """
     from PIL import Image
 
-    image = Image.fromarray(plot.pixels(figure)).quantize(256, dither=Image.Dither.NONE)
-    content = io.BytesIO()
-    image.save(content, "PNG", optimize=True)
+    if isinstance(drawn, bytes):
+        image = Image.open(io.BytesIO(drawn)).convert("RGB")
+    else:
+        image = Image.fromarray(plot.pixels(drawn))
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as partial:
-        partial.write_bytes(content.getvalue())
-    return len(content.getvalue())
+        # Small coloured parts are kept, too, that a cut by numbers would take for others.
+        image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            partial, "PNG", optimize=True
+        )
 
 
 if __name__ == "__main__":

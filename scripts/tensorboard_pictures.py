@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ __all__ = ["take_pictures"]
 
 # The projector draws by WebGL, here without a graphics card.
 _CHROMIUM = ("--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader")
-_SIZE = {"width": 1280, "height": 800}
-_SETTLED = 8000  # ms until nothing moves or loads
+_SIZE: Any = {"width": 1280, "height": 800}
+# Milliseconds: until a page is there at the latest, and until nothing moves or loads.
+_SLOW, _SETTLED = 120_000, 8000
 
 
 def take_pictures(folder: Path) -> list[Path]:
@@ -46,8 +47,8 @@ def take_pictures(folder: Path) -> list[Path]:
                 r'data.regex="(?P<label>[^/]+)/[^/]*_(?P<group>device\d+)_\d+\.flac$"',
                 "data.test_group=[device00,device01,device02]",
                 "features=word_image",
-                "trainer.max_epochs=12",
-                "task.optimizer.lr=0.001,0.003",
+                "trainer.max_epochs=6",
+                "task.optimizer.lr=0.003,0.001",
                 "data.augment.mixup=0.0,0.4",
                 "report=false",
                 f"hydra.sweep.dir={root / 'sweep'}",
@@ -66,21 +67,27 @@ def _look(address: str, folder: Path) -> list[Path]:
         )
         page = browser.new_page(viewport=_SIZE)
         page.goto(f"{address}#projector")
-        page.frame_locator("iframe").get_by_text("Points: ").wait_for()
+        inner = page.frame_locator("iframe").frame_locator("iframe")
+        inner.get_by_text("Points:").wait_for(timeout=_SLOW)
         page.wait_for_timeout(_SETTLED)
         projector = _save(page, folder / "tensorboard_projector.png")
         page.goto(f"{address}#hparams")
         page.reload()
-        page.get_by_text("Trial ID").locator("visible=true").first.wait_for()
+        page.get_by_text("Trial ID").locator("visible=true").first.wait_for(timeout=_SLOW)
         page.wait_for_timeout(_SETTLED)
-        settings = _save(page, folder / "tensorboard_settings.png")
+        # What the runs have in common would push the figures out of sight.
+        for name in ("circular", "end_shift", "formant"):
+            page.get_by_text(f"data.augment.{name}", exact=True).first.click()
+        page.wait_for_timeout(1000)
+        settings = _save(page, folder / "tensorboard_settings.png", height=480)
         browser.close()
     return [projector, settings]
 
 
-def _save(page: Any, path: Path) -> Path:
-    """Write what is seen in 256 colours: a page has few."""
-    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+def _save(page: Any, path: Path, height: int = _SIZE["height"]) -> Path:
+    """Write what is seen above a height, in 256 colours: a page has few."""
+    seen = {"x": 0, "y": 0, "width": _SIZE["width"], "height": height}
+    picture = Image.open(io.BytesIO(page.screenshot(clip=seen))).convert("RGB")
     with written_whole(path) as partial:
         picture.quantize(256, dither=Image.Dither.NONE).save(partial, "png", optimize=True)
     return path
@@ -109,12 +116,10 @@ def _board(folder: Path) -> Iterator[str]:
 def _wait(address: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while True:
-        try:
+        with suppress(urllib.error.URLError, TimeoutError, ConnectionError):
             # It answers before it has read anything.
             if len(urllib.request.urlopen(address, timeout=5).read()) > 2:
                 return
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            pass
         if time.monotonic() > end:
             raise SystemExit(f"tensorboard shows no run within {seconds:.0f} s")
         time.sleep(0.5)

@@ -2,22 +2,25 @@
 
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 from conftest import one_line
+from contract import scripted
 from detectors import HOP, RATE, noise
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
-from audiotorch import export, load_pipeline, predict
+from audiotorch import export, predict
 from audiotorch.cli import main
 from audiotorch.cli.pictures import picture_paths
 from audiotorch.errors import ParameterError
 from audiotorch.explain import explain_class
-from audiotorch.features import SpectrogramImage, SummaryVector
+from audiotorch.features import SpectrogramImage
 from audiotorch.models import CNN, MLP, ClassicModel
 from audiotorch.models.classic import build_classifier
 from audiotorch.pipeline import Pipeline
@@ -26,31 +29,41 @@ PNG = b"\x89PNG"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> dict[str, str]:
-    """Run directories of classifiers."""
-    torch.manual_seed(0)
-    image, vector = SpectrogramImage(RATE, 512, HOP, n_mels=32), SummaryVector(RATE)
-    with torch.no_grad():
-        x = vector(0.1 * torch.randn(20, RATE)).numpy()
-    y = np.arange(20) % 2
-    models = {
-        "cnn": (image, CNN(2, image.output_shape, channels=(8, 16))),
-        "mlp": (image, MLP(2, image.output_shape, hidden=(8,))),
-        "logistic": (vector, ClassicModel(LogisticRegression(max_iter=2000).fit(x / 100, y))),
-        "knn": (vector, ClassicModel(build_classifier("knn").fit(x, y))),
-        "unsure": (image, CNN(2, image.output_shape, channels=(8, 16))),
-    }
-    found = {}
-    for name, (features, model) in models.items():
-        pipeline = Pipeline(
-            features, model, labels=["a\x1b$", "b"], sample_rate=RATE, min_duration=0.6
-        ).eval()
-        if name == "unsure":
+def exported(tmp_path_factory) -> str:
+    """Run directory of a CNN."""
+    image = SpectrogramImage(RATE, 512, HOP, n_mels=32)
+    folder = tmp_path_factory.mktemp("cnn")
+    export(classifier(CNN(2, image.output_shape, channels=(8, 16))), folder / "model.ts")
+    return str(folder)
+
+
+def classifier(model: nn.Module) -> Pipeline:
+    image = SpectrogramImage(RATE, 512, HOP, n_mels=32)
+    return Pipeline(image, model, labels=["a\x1b$", "b"], sample_rate=RATE, min_duration=0.6).eval()
+
+
+@pytest.fixture
+def runs(exported, monkeypatch) -> Callable[[str], str]:
+    """Gives the run directory of a classifier; all but the CNN's are put in when it is loaded."""
+
+    def run(name: str) -> str:
+        if name == "cnn":
+            return exported
+        x, y = np.random.default_rng(0).standard_normal((20, 128)), np.arange(20) % 2
+        if name == "logistic":
+            pipeline = classifier(ClassicModel(LogisticRegression().fit(x, y)))
+        elif name == "knn":
+            pipeline = classifier(ClassicModel(build_classifier("knn").fit(x, y)))
+        elif name == "mlp":
+            pipeline = classifier(MLP(2, (1, 32), hidden=(8,)))
+        else:
+            pipeline = classifier(CNN(2, (1, 32), channels=(8, 16)))
             pipeline.abstain_below(1.0)
-        folder = tmp_path_factory.mktemp(name)
-        export(pipeline, folder / "model.ts")
-        found[name] = str(folder)
-    return found
+        module = scripted(pipeline)
+        monkeypatch.setattr(sys.modules["audiotorch.export"], "load_pipeline", lambda _: module)
+        return exported
+
+    return run
 
 
 @pytest.fixture
@@ -69,13 +82,14 @@ def rows(capsys) -> list[dict]:
 @pytest.mark.parametrize("run", ["cnn", "mlp", "logistic"])
 def test_one_picture_is_drawn_and_the_reason_told(runs, clips, capsys, run):
     file, picture = str(clips / "b.wav"), clips.parent / "new" / "out.PNG"
-    assert main(["predict", runs[run], file, "--explain", str(picture)]) == 0
+    folder = runs(run)
+    module = sys.modules["audiotorch.export"].load_pipeline(f"{folder}/model.ts")
+    assert main(["predict", folder, file, "--explain", str(picture)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [path.name for path in picture.parent.iterdir()] == ["out.PNG"]
     assert picture.read_bytes().startswith(PNG)
-    assert main(["predict", runs[run], file, "--explain", str(picture), "--json"]) == 0
+    assert main(["predict", folder, file, "--explain", str(picture), "--json"]) == 0
     (row,) = rows(capsys)
-    module = load_pipeline(f"{runs[run]}/model.ts")
     found = explain_class(module, file)
     assert row["reason"] == found.reason
     assert lines[2].strip() == f"because: {found.reason}".replace("\x1b", "\\x1b")
@@ -90,7 +104,7 @@ def test_each_file_is_drawn_into_a_folder_and_bad_ones_are_told(runs, clips, cap
     strange = clips / os.fsdecode(b"\xff $x$ <b>\n\xf0\x9f\x90\xb6.wav")
     strange.write_bytes((clips / "b.wav").read_bytes())
     folder = clips.parent / "pictures"
-    command = ["predict", runs["cnn"], str(clips), "--explain", str(folder), "--json"]
+    command = ["predict", runs("cnn"), str(clips), "--explain", str(folder), "--json"]
     assert main(command) == 1
     found = rows(capsys)
     assert len(found) == 5
@@ -103,7 +117,7 @@ def test_each_file_is_drawn_into_a_folder_and_bad_ones_are_told(runs, clips, cap
 def test_the_most_probable_class_is_explained_where_the_label_is_held_back(runs, clips, capsys):
     picture = str(clips.parent / "out.png")
     file = str(clips / "b.wav")
-    assert main(["predict", runs["unsure"], file, "--explain", picture, "--json"]) == 0
+    assert main(["predict", runs("unsure"), file, "--explain", picture, "--json"]) == 0
     (row,) = rows(capsys)
     assert row["label"] is None
     best = max(row["probabilities"], key=row["probabilities"].__getitem__)
@@ -112,7 +126,7 @@ def test_the_most_probable_class_is_explained_where_the_label_is_held_back(runs,
 
 def test_a_number_names_features_as_before(runs, clips, capsys):
     for run in ("mlp", "logistic"):
-        assert main(["predict", runs[run], str(clips / "b.wav"), "--explain", "2", "--json"]) == 0
+        assert main(["predict", runs(run), str(clips / "b.wav"), "--explain", "2", "--json"]) == 0
         (row,) = rows(capsys)
         assert len(row["contributions"]) == 2
         assert "reason" not in row
@@ -135,7 +149,7 @@ def test_a_number_names_features_as_before(runs, clips, capsys):
 )
 def test_wrong_use_is_one_line_and_status_2(runs, clips, capsys, run, value, message):
     value = value.replace("TMP", str(clips.parent))
-    assert main(["predict", runs[run], str(clips), "--explain", value]) == 2
+    assert main(["predict", runs(run), str(clips), "--explain", value]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert message in one_line(err)
@@ -143,7 +157,7 @@ def test_wrong_use_is_one_line_and_status_2(runs, clips, capsys, run, value, mes
 
 
 def test_windows_have_no_pictures(runs, clips, capsys):
-    command = ["predict", runs["cnn"], str(clips), "--window", "1", "--explain", "x"]
+    command = ["predict", runs("cnn"), str(clips), "--window", "1", "--explain", "x"]
     assert main(command) == 2
     assert "leave out --window" in one_line(capsys.readouterr().err)
 

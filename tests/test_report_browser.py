@@ -158,6 +158,15 @@ def test_names_are_text_wherever_they_stand(browser, page):
         )
 
 
+SEEKS = """
+() => {
+  window.seeks = [];
+  const note = (event) => window.seeks.push(event.target.currentTime);
+  document.addEventListener("seeked", note, true);
+}
+"""
+
+
 def column(seen, place: int, table: str = "#block-3") -> list[str]:
     return [
         cell.inner_text()
@@ -217,9 +226,11 @@ def test_a_clip_plays_seeks_and_stops_by_mouse(browser, page):
         assert seen.value("document.querySelector('.card audio').paused")
         second.locator(".play").click()
         seen.wait("document.querySelectorAll('.card audio')[1].paused")
+        seen.value(SEEKS)
         box = card.locator(".frame").bounding_box()
         card.locator(".frame").click(position={"x": box["width"] / 2, "y": 20})
-        seen.wait("document.querySelector('.card audio').currentTime > 0.95")
+        seen.wait("seeks.length > 0")
+        assert seen.value("seeks[0]") == pytest.approx(1.0, abs=0.1)
         place = card.locator(".cursor").bounding_box()["x"] - box["x"]
         assert 0.45 < place / box["width"] <= 1
 
@@ -343,8 +354,10 @@ def test_words_lead_to_their_times_and_follow_the_sound(browser, transcripts):
         assert first.locator(".speech span").inner_text() == "Hello there, General Smith."
         assert first.locator(".doubtful").all_inner_texts() == ["Hello", "there,"]  # 0.2, 0.4
         assert "dotted" in words.first.evaluate("w => getComputedStyle(w).textDecoration")
+        seen.value(SEEKS)
         words.nth(2).click()
-        seen.wait("document.querySelector('audio').currentTime >= 2.5")
+        seen.wait("seeks.length > 0")
+        assert seen.value("seeks[0]") == pytest.approx(2.5, abs=0.05)
         seen.wait("document.querySelector('.word.now')?.textContent === 'General'")
         seen.wait("document.querySelector('.word.now')?.textContent === 'Smith.'")
         assert seen.value("document.querySelector('audio').currentTime") == pytest.approx(
@@ -354,8 +367,10 @@ def test_words_lead_to_their_times_and_follow_the_sound(browser, transcripts):
         seen.press("Enter")
         seen.wait("document.querySelector('audio').currentTime < 1.4")
         plain = seen.page.locator(".recording").nth(2)
+        seen.value("() => { window.seeks = [] }")
         plain.locator(".word").click()
-        seen.wait("document.querySelectorAll('audio')[2].currentTime > 0.5")
+        seen.wait("seeks.length > 0 && !document.querySelectorAll('audio')[2].paused")
+        assert seen.value("seeks[0]") == pytest.approx(0.5, abs=0.05)
         assert seen.value("document.querySelector('audio').paused")
 
 
@@ -425,5 +440,7 @@ def test_real_speech_is_found_and_heard(browser, data_root, tmp_path):
     with opened(browser, write_report(tmp_path / "t.jsonl", tmp_path / "r.html"), PHONE) as seen:
         seen.page.locator("input[type=search]").first.fill("what your country")
         assert seen.texts("mark") == ["what", "your", "country"]
+        seen.value(SEEKS)
         seen.page.locator(".word", has_text="country").click()
-        seen.wait("document.querySelector('audio').currentTime > 5")
+        seen.wait("seeks.length > 0")
+        assert seen.value("seeks[0]") == pytest.approx(words.index("country") / 2, abs=0.05)

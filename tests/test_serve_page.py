@@ -169,7 +169,7 @@ def test_detectors_show_score_threshold_and_reason(browser, kind, width):
         assert values == pytest.approx([right.score, right.threshold, right.p_value], rel=1e-3)
         assert page.inner_text("#line-title") == "Score over time"
         assert watched.texts("#chart .legend span") == ["score", "alarm (of whole recordings)"]
-        assert page.inner_text("#reason").startswith("most deviates")
+        assert page.inner_text("#reason").startswith("Most deviates")
         assert page.is_visible("#explanation") == (kind == "map")
         assert len(watched.texts("#weights .bar")) == (10 if kind == "vector" else 0)
 

@@ -56,7 +56,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label, name in (("rise", ODD), ("fall", "fall"), ("steps", "steps")):
         (root / "some" / name).mkdir(parents=True)
         for k, file in enumerate(sorted((root / "all" / label).glob("*.flac"))):
-            shutil.copyfile(file, root / "some" / name / f"{name[0]}\n{k}.flac")
+            shutil.copyfile(file, root / "some" / name / f"{name[0]}\n\udce9{k}.flac")
     return root / "some"
 
 
@@ -148,7 +148,7 @@ def test_hardest_clips_are_heard_seen_and_told(sweep: Path, corpus: Path):
         lines = told.splitlines()
         assert all(line.startswith("    ") for line in lines)
         assert f"loss {table.losses[row]:.2f}" in lines[0]
-        assert Path(table.files[row]).name.replace("\n", "\\n") in lines[1]
+        assert Path(table.files[row]).name.replace("\n\udce9", "\\n\\udce9") in lines[1]
         (_, blobs) = sounds[f"{tag}/sound"][0]
         # One sound, and of no picture's tag: TensorBoard would show empty players.
         assert blobs.shape == (1,)
@@ -201,7 +201,7 @@ def test_projector(sweep: Path, corpus: Path):
     }
     for vector, (label, answer, part, file) in zip(vectors, rows, strict=True):
         given = {name for name in os.listdir(corpus) if name.replace("\t", "\\t") == label}
-        name = file.rpartition("/")[2].replace("\\n", "\n")
+        name = file.rpartition("/")[2].replace("\\n\\udce9", "\n\udce9")
         clip = load(corpus / given.pop() / name, pipeline.sample_rate)[0]
         with torch.no_grad():
             expected = pipeline.model.embed(*pipeline.front(clip))[0]
@@ -228,6 +228,16 @@ def sweep_table(sweep: Path) -> Any:
         for run, tags in contents.items()
     }
     return contents, {info.name: info for info in infos}, starts
+
+
+def test_names_of_curves_are_text(tmp_path: Path, quick: Any, corpus: Path):
+    odd = tmp_path / "odd"
+    for name, label in (("fall", "a\udcff"), ("steps", "b")):
+        shutil.copytree(corpus / name, odd / label)
+    quick(tmp_path / "run", f"data.root={odd}")
+    scalars = of_plugin(tmp_path / "run" / "tb", "scalars")
+    assert {"val/recall/a\\udcff", "val/recall/b"} <= set(scalars)
+    assert set(AnswerTable.read(tmp_path / "run").truth) == {"a\udcff", "b"}
 
 
 def test_a_sweep_is_one_table_of_what_differs(sweep: Path):

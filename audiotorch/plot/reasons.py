@@ -180,11 +180,10 @@ def _draw_map(
     left = start - found.frame_seconds / 2
     extent = (left, left + n_frames * found.frame_seconds, 0, n_bands)
     errors = found.errors.numpy()
-    share = errors / max(float(errors.max()), 1e-30)
     settings: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": extent}
     above.imshow(found.spectrogram.numpy(), cmap="magma", **settings)
     below.imshow(found.spectrogram.numpy(), cmap="Greys", alpha=0.6, **settings)
-    drawn = below.imshow(errors, cmap="autumn_r", alpha=np.sqrt(share), **settings)
+    drawn = below.imshow(errors, cmap=_fading("autumn_r"), vmin=0.0, **settings)
     below.figure.colorbar(drawn, ax=[above, below], label="squared error", shrink=0.6)
     for axes, text in ((above, "input"), (below, "what deviates")):
         mark_kilohertz(axes, edges)
@@ -310,7 +309,7 @@ def _draw_time_line(axes: "Axes", explanation: "Explanation") -> None:
             style = "-" if place == len(explanation.thresholds) - 1 else "--"
             axes.axhline(threshold, color=WRONG, linestyle=style, linewidth=1, label=label)
     if explanation.thresholds:
-        axes.legend(fontsize=8, loc="upper right")
+        axes.legend(fontsize=8, loc="best")
     if explanation.map is not None and len(starts) > 1:
         found = explanation.map
         end = found.start_seconds + found.errors.shape[1] * found.frame_seconds

@@ -17,7 +17,7 @@ from audiotorch.report.record import RunRecord, first_line
 
 __all__ = ["FAULTS", "Asked", "Cards", "picture_of"]
 
-_DPI, _COLOURS = 90, 128
+_DPI = 90
 _LONGEST = 600.0  # seconds of a recording that is asked for reasons; longer ones take minutes
 # What files and models from elsewhere can fail with: a report then lacks a picture, no more.
 FAULTS = (
@@ -67,7 +67,7 @@ class Cards:
         self.found: dict[str, Any] = {}
         self._record, self._budget, self._advance = record, budget, advance
         self._left = self._n = n_explained
-        self._done = 0
+        self._done, self._told = 0, False
         self.mute = self._why_mute()
 
     def card(self, asked: Asked) -> Clip:
@@ -80,6 +80,11 @@ class Cards:
         self._done += 1
         self._advance(min(self._done, self._n), self._n)
         return made
+
+    def remark(self) -> list[Text]:
+        """Say why there are no reasons, once."""
+        told, self._told = self._told, True
+        return [Text(self.mute)] if self.mute and not told else []
 
     def _card(self, asked: Asked) -> Clip:
         name, lines = Path(asked.file).name, list(asked.lines)
@@ -121,11 +126,12 @@ class Cards:
 
         module, why = self._record.model
         if module is None:
-            return f"No reasons are given, for the model does not load: {why}"
+            return f"No reasons are given, for the model does not load: {why}."
         try:
             (check_explainable if self._record.is_detector else check_class_explainable)(module)
         except FAULTS as error:
-            return f"No reasons are given. {first_line(error)}"
+            why = first_line(error).removeprefix("explain: ")
+            return f"No reasons are given: {why}."
         return ""
 
     def _drawn(self, found: Any, piece: Excerpt) -> Picture | None:
@@ -173,14 +179,9 @@ def _is_there(file: str) -> bool:
 
 
 def _png(figure: Any) -> bytes:
-    """A figure in few colours, which halves its size and nobody sees."""
-    from PIL import Image
-
     from audiotorch.plot.figure import any_glyph
 
-    held, small = BytesIO(), BytesIO()
+    file = BytesIO()
     with any_glyph():
-        figure.savefig(held, dpi=_DPI, format="png")
-    image = Image.open(held).convert("RGB").quantize(_COLOURS)
-    image.save(small, "PNG", optimize=True)
-    return min(held.getvalue(), small.getvalue(), key=len)
+        figure.savefig(file, dpi=_DPI, format="png", pil_kwargs={"optimize": True})
+    return file.getvalue()

@@ -4,6 +4,7 @@ import io
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from audiotorch.data.findings import NOTES, PROBLEMS
 from audiotorch.data.inventory import take_inventory
 from audiotorch.plot.figure import NEUTRAL, new_figure
 from audiotorch.report.audio import Budget
-from audiotorch.report.page import Block, Clips, Facts, Picture, Section, Table, Text, render
+from audiotorch.report.page import Block, Clip, Clips, Facts, Picture, Section, Table, Text, render
 from audiotorch.report.samples import clip_of, draw_samples, spread
 
 __all__ = ["dataset_page"]
@@ -177,7 +178,7 @@ def _heard(
     by_name: Mapping[str, Sequence[DatasetFinding]],
     start: str,
     budget: Budget,
-) -> list[Any]:
+) -> list[Clip]:
     """Cards of files with findings; of duplicates, the first group."""
     records = {record.file: record for record in report.files}
     share = budget.part(_OF_SOUND)
@@ -193,7 +194,7 @@ def _heard(
             clip = clip_of(record, start, share, _HEARD_SECONDS, 32)
             lines = [*([record.label] if record.label else []), *clip.lines]
             heading = f"{name}: {({**PROBLEMS, **NOTES})[name]}"
-            clips.append(type(clip)(**{**vars(clip), "lines": lines, "group": heading}))
+            clips.append(replace(clip, lines=lines, group=heading))
     budget.give_back(share)
     return clips
 
@@ -230,6 +231,8 @@ def _lengths_section(report: DatasetReport, start: str) -> Section:
         blocks.append(Table(["File", "Seconds"], rows, told))
     low, high = values.min(), values.max()
     note = f"From {low:.3g} s to {high:.3g} s, half of them below {np.median(values):.3g} s."
+    if f"{low:.3g}" == f"{high:.3g}":
+        note = f"All last {low:.3g} s."
     return Section("Lengths", blocks, note)
 
 

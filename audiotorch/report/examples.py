@@ -42,8 +42,7 @@ def errors_and_hits(parts: Sequence[JudgedPart], cards: Cards) -> list[Section]:
             continue
         part, answers, rows = chosen
         asked = [_asked(answers, row, tone) for row in rows.tolist()]
-        blocks: list[Any] = [Text(cards.mute)] if cards.mute else []
-        blocks.append(Clips([cards.card(each) for each in asked]))
+        blocks: list[Any] = [*cards.remark(), Clips([cards.card(each) for each in asked])]
         note = _note(title, part, answers, reasons=not cards.mute)
         sections.append(Section(title, blocks, note=note))
     return sections

@@ -42,8 +42,7 @@ def findings(answers: AnswerTable, cards: Cards, budget: Budget) -> list[Section
         blocks: list[Any] = [Text("None.")]
         if len(rows):
             asked = [_asked(judged, row, _TONES[title]) for row in rows.tolist()]
-            blocks = [Text(cards.mute)] if cards.mute else []
-            blocks.append(Clips([cards.card(each) for each in asked]))
+            blocks = [*cards.remark(), Clips([cards.card(each) for each in asked])]
         sections.append(Section(title, blocks, note=_ABOUT[title]))
     return [*_time_lines(cards, budget), *sections]
 

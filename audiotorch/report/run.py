@@ -70,15 +70,8 @@ def _glance(record: RunRecord, parts: Sequence[JudgedPart], remarks: Sequence[st
         blocks += [Text("The run was judged on no clips."), Facts(sizes(record))]
     blocks += _leakage(record, parts)
     if parts:
-        blocks += [_side_by_side(record, parts), Text(_INTERVALS)]
-    threshold = number(record.metrics, "abstain")
-    if threshold is not None:
-        blocks.append(
-            Text(
-                f"Below a confidence of {threshold:.3f} the model gives no label: 'answered' is "
-                "the share of the clips that get one, 'right of these' how many of them are right."
-            )
-        )
+        blocks += [_side_by_side(parts), Text(_INTERVALS)]
+    blocks += _abstention(record, parts)
     blocks += [Text(text) for text in (*remarks, *record.gaps, *_notes(parts))]
     return Section("At a glance", blocks)
 
@@ -87,14 +80,32 @@ def _leakage(record: RunRecord, parts: Sequence[JudgedPart]) -> list[Text]:
     """What the two cross-validations say of each other."""
     if isinstance(record.metrics.get("leakage"), str):
         return [Text(record.metrics["leakage"])]
-    if not {"cv", "cv_grouped"} <= {part.name for part in parts}:
+    known = {part.name: part.acc for part in parts}
+    if not {"cv", "cv_grouped"} <= known.keys():
         return []
-    return [Text("No leakage shows: with groups left out, the model is not clearly worse.")]
+    return [
+        Text(
+            f"Accuracy by clip {known['cv']:.3f}, with groups left out {known['cv_grouped']:.3f}: "
+            "no clear leakage, which would be a gap that the draw of the clips does not explain."
+        )
+    ]
 
 
-def _side_by_side(record: RunRecord, parts: Sequence[JudgedPart]) -> Table:
+def _abstention(record: RunRecord, parts: Sequence[JudgedPart]) -> list[Any]:
+    """How many clips get a label, of a model that gives none where it is in doubt."""
+    threshold = number(record.metrics, "abstain")
+    if threshold is None:
+        return []
+    rows = [
+        [part.title, *(rounded(number(part.told, key)) for key in ("answered", "answered_acc"))]
+        for part in parts
+    ]
+    told = f"Below a confidence of {threshold:.3f} the model gives no label."
+    return [Text(told), Table(["judged on", "share that gets one", "right of these"], rows)]
+
+
+def _side_by_side(parts: Sequence[JudgedPart]) -> Table:
     """A row a part."""
-    abstains = number(record.metrics, "abstain") is not None
     rows: list[dict[str, Any]] = []
     for part in parts:
         row = {
@@ -108,9 +119,6 @@ def _side_by_side(record: RunRecord, parts: Sequence[JudgedPart]) -> Table:
             "log loss": rounded(part.loss),
             "worst fold": _worst_fold(part),
         }
-        if abstains:
-            row["answered"] = rounded(number(part.told, "answered"))
-            row["right of these"] = rounded(number(part.told, "answered_acc"))
         rows.append(row)
     columns = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
     cells = [[row[name] for name in columns] for row in rows]

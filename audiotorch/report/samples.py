@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from audiotorch.data.examine import FileRecord
@@ -91,7 +92,8 @@ def draw_samples(
     chosen = [record for name in heard for record in spread(classes[name], each)]
     clips = []
     for record in chosen:
-        clips.append(clip_of(record, start, budget, tier.seconds, tier.kbps, tier.rate))
+        clip = clip_of(record, start, budget, tier.seconds, tier.kbps, tier.rate)
+        clips.append(clip if each > 1 else _alone(clip))
         advance(len(chosen))
     return Sample(clips, _told(tier, len(heard), classes, clips))
 
@@ -105,6 +107,11 @@ def _fitting(n_classes: int, mean_seconds: float, n_bytes: int) -> tuple[_Tier, 
         if n_classes * tier.per_class <= n_cards:
             return tier, n_classes
     return tier, max(1, min(n_classes, n_cards))
+
+
+def _alone(clip: Clip) -> Clip:
+    """The only card of its class, which needs no heading of its own."""
+    return replace(clip, title=clip.group or clip.title, lines=[clip.title, *clip.lines], group="")
 
 
 def _told(

@@ -144,9 +144,11 @@ class Asker:
             return module.window, module.hop
         least = max(_AUTO_SECONDS, module.min_duration, least_seconds(module))
         # Whole samples, that a window of exactly what the features need does not fall below it.
-        rate = module.sample_rate
-        window = math.ceil(max(least, 2 * clip.seconds / _AUTO_WINDOWS) * rate) / rate
-        return window, window / 2
+        rate, n_samples = module.sample_rate, len(clip.waveform)
+        window = math.ceil(max(least, 2 * clip.seconds / _AUTO_WINDOWS) * rate)
+        # Overlapping by half or a little more, so that the last one is no shorter than the others.
+        n_hops = max(1, math.ceil(2 * (n_samples - window) / window))
+        return window / rate, max(1, math.ceil((n_samples - window) / n_hops)) / rate
 
     def _reasons(self, clip: Clip, question: Question) -> dict[str, Any]:
         try:

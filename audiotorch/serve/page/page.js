@@ -8,6 +8,7 @@ let model = null, turn = 0, address = null, last = null;
 
 const percent = (p) => (p >= 0.9995 || p < 0.0005 && p > 0 ? (p < 0.5 ? "<0.1 %" : "100 %") : `${(100 * p).toFixed(1)} %`);
 const number = (v) => (v === null || v === undefined ? "none" : Number(v.toPrecision(4)).toString());
+const rounded = (s) => Number(s.toPrecision(2));
 const time = (s) => (s < 60 ? `${s.toFixed(s < 10 ? 2 : 1)} s` : `${Math.floor(s / 60)} min${Math.round(s % 60) ? ` ${Math.round(s % 60)} s` : ""}`);
 
 function element(name, className, text, parent) {
@@ -88,7 +89,7 @@ async function explain(mine, file, width) {
   }
   if (mine !== turn) return;
   $("why").setAttribute("aria-busy", "false");
-  $("reason").textContent = answer.reason;
+  $("reason").textContent = answer.reason.charAt(0).toUpperCase() + answer.reason.slice(1);
   if (answer.explanation) {
     $("explanation").src = answer.explanation;
     $("explanation").alt = `Picture of the explanation: ${answer.reason}`;
@@ -196,7 +197,7 @@ function showLine(answer) {
   if (windows.length < 2) return;
   const detector = model.task === "anomaly";
   $("line-title").textContent = detector ? "Score over time" : "Probabilities over time";
-  $("line-note").textContent = `Windows of ${number(answer.window_seconds)} s, every ${number(answer.hop_seconds)} s.` +
+  $("line-note").textContent = `Windows of ${rounded(answer.window_seconds)} s, every ${rounded(answer.hop_seconds)} s.` +
     (detector ? " The threshold was made for whole recordings." : "");
   const series = detector ? [{name: "score", values: windows.map((w) => w.score)}] : classSeries(windows, answer.label);
   const limits = detector ? Object.entries(model.thresholds).filter(([, v]) => v !== null).map(([name, value]) => ({name: `${name} (of whole recordings)`, value})) : [];
