@@ -550,7 +550,7 @@ def test_blocks_give_what_the_whole_gives(monkeypatch):
 
 
 def test_long_recordings_are_pooled_alike_in_single_precision(monkeypatch):
-    """As if the recording were an hour long: every other frame, float32, pieces of a minute."""
+    """As if it were an hour long: every other frame, float32, pieces of half a minute."""
     from audiotorch.plot import measures, tracks
 
     samples = np.tile(tone(440, seconds=10.0) + noise(seconds=10.0), 30)

@@ -4,7 +4,7 @@ Nothing here grows with the recording but by its columns, of which there are som
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = [
     "Power",
     "frame_sizes",
     "gather",
+    "threads_for",
 ]
 
 COLUMNS = 1024
@@ -278,9 +279,7 @@ def gather(recording: Recording, measures: Iterable[Measure]) -> None:
         measures: all that is taken of it.
     """
     chosen = list(measures)
-    # Decoding has a thread of its own. More for the spectra gain a little on an idle machine; on a
-    # busy one they wait for each other, and an hour takes four times as long.
-    with _one_thread() if recording.n_samples > EXACT else nullcontext():
+    with threads_for(recording):
         for block in recording.blocks():
             for measure in chosen:
                 measure.add(block)
@@ -289,14 +288,24 @@ def gather(recording: Recording, measures: Iterable[Measure]) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread, then as many as before."""
+def threads_for(recording: Recording) -> Iterator[None]:
+    """Let torch use one thread for a long recording, then as many as before.
+
+    Decoding has a thread of its own. More for the spectra gain a little on an idle machine; on a
+    busy one they wait for each other, and an hour takes four times as long.
+
+    Args:
+        recording: to be measured.
+    """
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    is_long = recording.n_samples > EXACT
+    if is_long:
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(n_threads)
+        if is_long:
+            torch.set_num_threads(n_threads)
 
 
 class Columns:

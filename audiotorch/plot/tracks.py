@@ -11,7 +11,7 @@ from audiotorch.errors import ParameterError
 from audiotorch.features import FEATURES, MFCC, ChromaSTFT
 from audiotorch.features.extractor import FeatureExtractor
 from audiotorch.plot.images import column_edges, draw_rows
-from audiotorch.plot.measures import COLUMNS, EXACT, Columns, frame_sizes
+from audiotorch.plot.measures import COLUMNS, EXACT, Columns, frame_sizes, threads_for
 from audiotorch.plot.recording import Recording, Sound
 from audiotorch.plot.scales import mark_seconds
 from audiotorch.plot.sounds import on_axes
@@ -62,7 +62,7 @@ _ROWS = {
 }  # fmt: skip
 _IN_DB = {"spectrogram": 10.0, "mel_spectrogram": 10.0, "cqt": 20.0}
 _MOST_CURVES = 7  # more rows than this are drawn as an image
-_MINUTE = 60.0
+_PIECE_SECONDS = 30.0
 _CONTEXT = 32  # frames before and behind a piece, so that its edges are not the recording's
 
 
@@ -94,7 +94,7 @@ def mfcc(
     Coefficient 0, the level, is ten times as large as the others and more: the colours span what
     96 % of the others span, and what lies beyond has the first or last one. Of more than 1024
     frames, a column is the mean of as many as it takes. Recordings of more than 2**23 samples are
-    taken minute by minute, and the dynamic range of 80 dB is each minute's own.
+    taken half a minute at a time, and the dynamic range of 80 dB is each piece's own.
 
     Args:
         source: as in `waveform`.
@@ -141,7 +141,7 @@ def chroma(
     """Draw how much of each pitch class sounds over time, whatever the octave, from C up to B.
 
     Of more than 1024 frames, a column is the mean of as many as it takes. Recordings of more than
-    2**23 samples are taken minute by minute, each with its own tuning.
+    2**23 samples are taken half a minute at a time, each with its own tuning.
 
     Args:
         source: as in `waveform`.
@@ -186,9 +186,9 @@ def feature_over_time(
     """Draw a feature of `audiotorch.FEATURES` over time: up to 7 rows as curves, more as an image.
 
     Of more than 1024 frames, a column is the mean of as many as it takes, and a curve has a band
-    from the lowest to the highest. Recordings of more than 2**23 samples are taken minute by
-    minute: what a feature takes from the whole clip, such as its maximum or its tuning, is then the
-    minute's. `tempo`, one number a clip or a minute, is a level line.
+    from the lowest to the highest. Recordings of more than 2**23 samples are taken half a
+    minute at a time: what a feature takes from the whole clip, such as its maximum or its tuning,
+    is then the piece's. `tempo`, one number a clip or a piece, is a level line.
 
     Args:
         source: as in `waveform`.
@@ -303,12 +303,13 @@ def _frames(recording: Recording, module: Callable[[Tensor], Tensor], hop_length
     per_column = max(1, -(-n_frames // COLUMNS))
     kept = Columns(COLUMNS)
     rest: np.ndarray | None = None
-    for piece in _pieces(recording, module, hop_length):
-        joined = piece if rest is None else np.concatenate([rest, piece], axis=1)
-        size = joined.shape[1] // per_column * per_column
-        rest = joined[:, size:].copy()
-        if size:
-            kept.add(_pooled(joined[:, :size], per_column))
+    with threads_for(recording):
+        for piece in _pieces(recording, module, hop_length):
+            joined = piece if rest is None else np.concatenate([rest, piece], axis=1)
+            size = joined.shape[1] // per_column * per_column
+            rest = joined[:, size:].copy()
+            if size:
+                kept.add(_pooled(joined[:, :size], per_column))
     if rest is not None and rest.shape[1]:
         kept.add(_pooled(rest, rest.shape[1]))
     mean, low, high = kept.all().numpy()
@@ -331,7 +332,7 @@ def _pieces(
         yield _computed(module, recording.mono(), 1 + recording.n_samples // hop_length)
         return
     context = _CONTEXT * hop_length
-    size = max(context, round(_MINUTE * recording.sample_rate / hop_length) * hop_length)
+    size = max(context, round(_PIECE_SECONDS * recording.sample_rate / hop_length) * hop_length)
     before: Tensor | None = None
     here: Tensor | None = None
     for block in recording.blocks(size):
