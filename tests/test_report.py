@@ -387,6 +387,17 @@ def test_what_is_no_report_is_not_replaced(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clips", "page.html", "r.html"]
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "train.log", "answers.csv"])
+def test_a_run_that_has_not_ended_is_named(tmp_path, name):
+    run = tones(tmp_path / "run", {"checkpoints": 1, "train.log": 1, "answers.csv": 1})
+    for other in {"checkpoints", "train.log", "answers.csv"} - {name}:
+        shutil.rmtree(run / other)
+    write_report(run, tmp_path / "r.html")  # folders of sounds, whatever their names are
+    (run / "config.yaml").write_text("seed: 42\n")
+    with pytest.raises(ParameterError, match=r"run without metrics\.json"):
+        write_report(run, tmp_path / "r.html")
+
+
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tones(tmp_path / "clips", {"a": 1, "b": 1})

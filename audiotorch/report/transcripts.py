@@ -133,7 +133,7 @@ def _parsed(data: bytes) -> dict[str, Any] | None:
         line["duration_s"] = max(0.0, _number(line.get("duration_s")))
     except (TypeError, ValueError, LookupError, AttributeError):
         return None
-    known = {name: figure(line, name) for name in _FIGURES}
+    known: dict[str, Any] = {name: figure(line, name) for name in _FIGURES}
     language = line.get("language")
     known["language"] = str(language) if language else None
     return {**line, **known, "segments": segments}
