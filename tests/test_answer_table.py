@@ -105,6 +105,15 @@ def test_other_files_are_refused(tmp_path, text):
         AnswerTable.read(tmp_path)
 
 
+@pytest.mark.parametrize("n_bytes", [1, 2, 5, 40])
+def test_one_that_is_cut_off_is_refused(tmp_path, n_bytes):
+    _scores().write(tmp_path / "answers.csv")
+    data = (tmp_path / "answers.csv").read_bytes().removesuffix(b"\r\n")
+    (tmp_path / "answers.csv").write_bytes(data[: len(data) + 1 - n_bytes])
+    with pytest.raises(ParameterError, match=r"cut off|cells"):
+        AnswerTable.read(tmp_path)
+
+
 def test_a_missing_one_is_named(tmp_path):
     with pytest.raises(ParameterError, match=r"answers\.csv: is missing"):
         AnswerTable.read(tmp_path)

@@ -9,6 +9,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,6 +270,30 @@ def test_nothing_readable(tmp_path):
     assert page.count("audio") == 0
 
 
+def test_clips_without_sound_say_why(tmp_path):
+    folder = tones(tmp_path / "clips", {"a": 2, "b": 2})
+    soundfile.write(folder / "a" / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    text = Page(write_report(folder, tmp_path / "r.html").read_text(encoding="utf-8")).text
+    assert "1 cannot be played." in text
+    assert "to keep the page small" not in text
+
+
+def test_lengths_from_nothing_to_hours(tmp_path, monkeypatch):
+    folder = tones(tmp_path / "clips", {"a": 3})
+    soundfile.write(folder / "a" / "empty.wav", np.zeros(0), RATE)
+    soundfile.write(folder / "a" / "long.flac", np.zeros(3 * 3600 * 1000, np.int16), 1000)
+    figures: list[Any] = []
+    make = dataset.new_figure
+    monkeypatch.setattr(dataset, "new_figure", lambda *a: figures.append(make(*a)) or figures[-1])
+    page = Page(write_report(folder, tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "From 0 s to 3.0 hours, half of them below 1.14 s." in page.text
+    axes = figures[0].axes[0]
+    assert axes.get_xscale() == "log"
+    bars = [(bar.get_x(), bar.get_height()) for bar in axes.patches if bar.get_height()]
+    assert sum(height for _, height in bars) == 4  # not the one without samples
+    assert bars[0][0] == pytest.approx(1.0)
+
+
 def records(paths: list[Path], n_files: int, n_classes: int) -> DatasetReport:
     """A report on so many files, of which those given can be read again and again."""
     found = tuple(
@@ -360,6 +385,17 @@ def test_what_is_no_report_is_not_replaced(tmp_path):
     out = write_report(folder, tmp_path / "r.html", title="first")
     assert write_report(folder, out, title="second").read_text().count("<title>second</title>") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clips", "page.html", "r.html"]
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "train.log", "answers.csv"])
+def test_a_run_that_has_not_ended_is_named(tmp_path, name):
+    run = tones(tmp_path / "run", {"checkpoints": 1, "train.log": 1, "answers.csv": 1})
+    for other in {"checkpoints", "train.log", "answers.csv"} - {name}:
+        shutil.rmtree(run / other)
+    write_report(run, tmp_path / "r.html")  # folders of sounds, whatever their names are
+    (run / "config.yaml").write_text("seed: 42\n")
+    with pytest.raises(ParameterError, match=r"run without metrics\.json"):
+        write_report(run, tmp_path / "r.html")
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

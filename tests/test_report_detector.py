@@ -158,6 +158,16 @@ def test_figures_of_other_scores_are_not_mixed(folder, tmp_path):
     assert facts(page, "At a glance")["AUC"].startswith(f"{auc:.3f}")
 
 
+def test_answers_without_the_test_that_was_judged_are_told_of(folder, tmp_path):
+    answers = AnswerTable.read(folder)
+    rest = answers.select(answers.parts != "test")
+    page = detector_page(write_run(tmp_path / "lost", rest, detector_metrics(answers)))
+    assert "answers.csv lacks the clips of the test" in text_of(page, "At a glance")
+    only = {k: v for k, v in detector_metrics(answers).items() if not k.startswith("test/")}
+    page = detector_page(write_run(tmp_path / "only", rest, only))
+    assert "lacks" not in text_of(page, "At a glance")
+
+
 def test_infinite_and_missing_scores(folder, tmp_path):
     answers = AnswerTable.read(folder)
     answers.scores[0], answers.scores[-1] = np.inf, np.inf

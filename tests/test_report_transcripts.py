@@ -101,6 +101,36 @@ def test_failures_are_told_and_null_numbers_are_no_trouble(tmp_path):
     assert "nobody speaks" in silent.text
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"duration_s": math.nan},
+        {"duration_s": -3.0},
+        {"language_probability": "high"},
+        {"language_probability": math.nan, "speech_s": "some", "real_time_factor": "x"},
+        {"language": 3},
+    ],
+)
+def test_figures_that_are_none_are_left_out(tmp_path, more):
+    lines = [line(tone(tmp_path / "a.wav"), **more), line(tmp_path / "b.wav")]
+    page = read(write(tmp_path / "t.jsonl", lines))
+    assert "one two" in json.dumps(page.data)
+    assert "nan" not in page.text.lower()
+
+
+def test_languages_may_lack(tmp_path):
+    lines = [line(tmp_path / "a.wav"), line(tmp_path / "b.wav")]
+    del lines[0]["language"]
+    assert "language en" in read(write(tmp_path / "t.jsonl", lines)).text
+
+
+def test_times_that_are_none_are_no_transcription(tmp_path):
+    broken = line(tmp_path / "a.wav")
+    broken["segments"][0]["words"][0]["start"] = math.nan
+    with pytest.raises(ParameterError, match="line 1 is none of a transcription"):
+        read(write(tmp_path / "t.jsonl", [broken]))
+
+
 def test_recordings_are_found_where_they_are_now(tmp_path):
     for name in ("here/a.wav", "moved/sub/b.wav", "moved/c.wav"):
         tone(tmp_path / name)

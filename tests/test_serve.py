@@ -404,6 +404,13 @@ def test_large_uploads_are_refused_before_they_are_read(served):
         assert "larger than 2 MB" in json.loads(response.read())["error"]
 
 
+def test_a_boundary_beyond_measure_is_the_clients_mistake(served):
+    kind = "multipart/form-data; boundary=" + 5000 * "x"
+    answer = ask(served, body=b"--x", headers={"Content-Type": kind})
+    assert answer.status == 400
+    assert "the form is broken" in answer.error
+
+
 @pytest.mark.parametrize("form", [False, True])
 def test_uploads_without_a_length_are_cut_at_the_limit(served, form):
     pieces = 160  # of 64 KB: five times the limit

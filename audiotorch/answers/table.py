@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ class AnswerTable:
         path = path / ANSWERS_FILE if path.is_dir() else path
         try:
             with path.open(**_TEXT) as file:  # type: ignore[call-overload]
-                return _parsed(csv.reader(file))
+                return _parsed(csv.reader(_whole_lines(file)))
         except FileNotFoundError:
             raise ParameterError(
                 f"{path}: is missing; runs of this version write it, so train again"
@@ -256,6 +256,14 @@ def _texts(values: Sequence[Any]) -> Texts:
 
 def _number(value: float) -> str:
     return "" if math.isnan(value) else repr(float(value))
+
+
+def _whole_lines(file: Iterable[str]) -> Iterator[str]:
+    """Lines, of which the last one must end, too: half a number is a number as well."""
+    for line in file:
+        if not line.endswith(("\n", "\r")):
+            raise ValueError("it is cut off before its end")
+        yield line
 
 
 def _parsed(lines: Iterator[list[str]]) -> AnswerTable:

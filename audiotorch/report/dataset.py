@@ -1,6 +1,7 @@
 """The page about a data set: what is wrong with it, what it holds, and how it sounds."""
 
 import io
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +99,7 @@ def _overview(report: DatasetReport, passed_over: Mapping[str, int]) -> dict[str
         "Recordings": str(facts["n_files"]),
         "Cannot be read": str(facts["n_files"] - facts["n_readable"]),
         "Sound in all": _span(facts["duration_seconds"]),
-        "Half are shorter than": f"{facts['median_seconds']:.3g} s",
+        "Half are shorter than": _length(facts["median_seconds"]),
         "Classes": str(len(facts["labels"]) or "none"),
         "Sample rates, Hz": _counts(facts["sample_rates"]),
         "Channels": _counts(facts["channels"]),
@@ -229,10 +230,10 @@ def _lengths_section(report: DatasetReport, start: str) -> Section:
             rows = [*rows[:500], *rows[-500:]]
         told = "A quarter of the median length or less, or four times that or more"
         blocks.append(Table(["File", "Seconds"], rows, told))
-    low, high = values.min(), values.max()
-    note = f"From {low:.3g} s to {high:.3g} s, half of them below {np.median(values):.3g} s."
-    if f"{low:.3g}" == f"{high:.3g}":
-        note = f"All last {low:.3g} s."
+    low, median, high = (float(np.quantile(values, share)) for share in (0, 0.5, 1))
+    note = f"From {_length(low)} to {_length(high)}, half of them below {_length(median)}."
+    if _length(low) == _length(high):
+        note = f"All last {_length(low)}."
     return Section("Lengths", blocks, note)
 
 
@@ -241,7 +242,10 @@ def _length_picture(seconds: np.ndarray) -> Picture:
     from matplotlib.ticker import MaxNLocator
 
     low, high = float(seconds.min()), float(seconds.max())
-    wide = high > _WIDE * low > 0
+    # A file without samples has no place on a logarithmic axis; the table below names it.
+    some = float(seconds[seconds > 0].min(initial=math.inf))
+    if wide := high > _WIDE * some:
+        seconds, low = seconds[seconds > 0], some
     n_bars = int(np.clip(np.sqrt(len(seconds)), 10, 60))
     if wide:
         edges = np.geomspace(low, high, n_bars + 1)
@@ -262,7 +266,7 @@ def _length_picture(seconds: np.ndarray) -> Picture:
     file = io.BytesIO()
     figure.savefig(file, dpi=144, format="png")
     return Picture(
-        file.getvalue(), f"Histogram of lengths, from {low:.3g} s to {high:.3g} s", width=720
+        file.getvalue(), f"Histogram of lengths, from {_length(low)} to {_length(high)}", width=720
     )
 
 
@@ -300,6 +304,10 @@ def _plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def _length(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 120 else _span(seconds)
 
 
 def _span(seconds: float) -> str:

@@ -57,7 +57,9 @@ def _told(record: RunRecord) -> tuple[Mapping[str, Any], list[str]]:
     told = {k.partition("/")[2]: value for k, value in metrics.items() if k.startswith("test/")}
     test = None if record.answers is None else record.answers.part("test")
     if test is None or not len(test):
-        return told, []
+        lost = test is not None and number(told, "n_normal") is not None
+        remark = "answers.csv lacks the clips of the test: it is cut off, or of another run."
+        return told, [remark] if lost else []
     known = [str(name) or None for name in test.machines]
     data: dict[str, Any] = {"machines": known if any(known) else None}
     data |= {"thresholds": test.thresholds, "max_fpr": number(told, "max_fpr") or 0.1}

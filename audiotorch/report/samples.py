@@ -125,7 +125,10 @@ def _told(
             told += f", of {n_heard} out of {len(classes)} classes"
     told += f": at most {tier.seconds:g} s of each, at even steps through the file names."
     told += " Levels are as they are; only what is very quiet is played louder, and says so."
-    if left_out := sum(clip.audio is None for clip in clips):
+    silent = [clip for clip in clips if clip.audio is None]
+    if broken := sum(bool(clip.silent) for clip in silent):
+        told += f" {broken} cannot be played."
+    if left_out := len(silent) - broken:
         told += f" {left_out} have no sound here, to keep the page small."
     return told
 

@@ -24,10 +24,12 @@ from audiotorch.report.page import (
     Transcripts,
     render,
 )
+from audiotorch.report.record import number as figure
 
 __all__ = ["transcripts_page"]
 
 _DOUBTFUL = 0.5
+_FIGURES = ("language_probability", "speech_s", "real_time_factor")  # which may lack
 _BLOCK_SECONDS = 60.0
 _OF_TEXT = 0.6  # of the page, that texts may take
 _PART_COST, _WORD_COST = 110, 26  # bytes of what is around a segment's and a word's text
@@ -128,28 +130,40 @@ def _parsed(data: bytes) -> dict[str, Any] | None:
     try:
         segments = [_segment(segment) for segment in line.get("segments") or ()]
         line["text"] = str(line["text"])
-        line["duration_s"] = _number(line.get("duration_s"))
+        line["duration_s"] = max(0.0, _number(line.get("duration_s")))
     except (TypeError, ValueError, LookupError, AttributeError):
         return None
-    return {**line, "segments": segments}
+    known: dict[str, Any] = {name: figure(line, name) for name in _FIGURES}
+    language = line.get("language")
+    known["language"] = str(language) if language else None
+    return {**line, **known, "segments": segments}
 
 
 def _segment(segment: Mapping[str, Any]) -> Segment:
     words = [
-        (str(w["word"]), float(w["start"]), float(w["end"]), _number(w.get("probability"), 1.0))
+        (str(w["word"]), _time(w["start"]), _time(w["end"]), _number(w.get("probability"), 1.0))
         for w in segment.get("words") or ()
     ]
     channel, speaker = segment.get("channel"), segment.get("speaker")
     if speaker is None:
         speaker = "" if channel is None else f"channel {channel + 1}"
     sure = math.exp(min(0.0, _number(segment.get("avg_logprob"), 0.0)))
-    start, end = float(segment["start"]), float(segment["end"])
+    start, end = _time(segment["start"]), _time(segment["end"])
     return Segment(start, end, str(segment["text"]).strip(), words, str(speaker), sure)
 
 
 def _number(value: Any, missing: float = 0.0) -> float:
-    """A number; JSON has null for those that it lacks."""
-    return missing if value is None else float(value)
+    """A number; JSON has null, and Python NaN, for those that it lacks."""
+    found = missing if value is None else float(value)
+    return found if math.isfinite(found) else missing
+
+
+def _time(value: Any) -> float:
+    """Seconds, without which a word cannot be sought."""
+    found = float(value)
+    if not math.isfinite(found):
+        raise ValueError(f"{found} s is no time")
+    return found
 
 
 def _fitting(

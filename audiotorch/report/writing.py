@@ -11,6 +11,7 @@ from audiotorch.errors import ParameterError
 __all__ = ["is_run", "write_report"]
 
 _MARK = b'<meta name="generator" content="audiotorch">'  # near the start of every report
+_OF_RUNS = ("checkpoints", "train.log", "model.ts", "answers.csv")
 
 Advance = Callable[[int, int], object]
 
@@ -47,6 +48,12 @@ def write_report(
             f"{str(source)!r}: is not there; give a run directory, a folder of recordings, a table "
             "or the .jsonl of `audiotorch transcribe`"
         )
+    if not is_run(source) and (source / "config.yaml").is_file():
+        if any((source / name).exists() for name in _OF_RUNS):
+            raise ParameterError(
+                f"{str(source)!r}: is a run without metrics.json, which is written at its end; "
+                "wait for it, or train again"
+            )
     if out is None:
         out = source / "report.html" if is_run(source) else "report.html"
     out = Path(out)

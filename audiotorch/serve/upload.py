@@ -148,7 +148,10 @@ def _body(request: Any, max_bytes: int) -> tuple[_Body, int]:
     boundary = options.get(b"boundary", b"")
     if not boundary:
         raise Refused(400, f"the form names no boundary in its Content-Type; {_HINT}")
-    return _Form(multipart, boundary), max_bytes + _FORM_BYTES
+    try:
+        return _Form(multipart, boundary), max_bytes + _FORM_BYTES
+    except multipart.FormParserError as error:  # a boundary that is too long
+        raise Refused(400, f"the form is broken: {error}; {_HINT}") from error
 
 
 class _Raw:
