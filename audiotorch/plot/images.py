@@ -159,7 +159,8 @@ def draw_rows(
     extent = (seconds[0], seconds[-1], -0.5, len(values) - 0.5)
     # Rows are few and high: smoothing would let each bleed into the next.
     image = axes.imshow(
-        values, origin="lower", aspect="auto", extent=extent, cmap=_colours(cmap), vmin=low, vmax=high,
+        values, origin="lower", aspect="auto", extent=extent,
+        cmap=_colours(cmap), vmin=low, vmax=high,
         interpolation="nearest",
     )  # fmt: skip
     if label is not None:
