@@ -657,3 +657,13 @@ def test_pictures_are_drawn_on_given_axes():
     assert all(a is b for a, b in zip(drawn, panels, strict=True))
     assert len(figure.axes) == 6
     assert pixels(figure).std() > 10
+
+
+def test_truth_without_scores_and_a_file_of_another_kind_are_named(tmp_path):
+    with pytest.raises(ParameterError, match="scores: needed"):
+        roc([0, 1, 1])
+    other = tmp_path / "clip.csv"
+    other.write_bytes(b"fLaC" + bytes(range(1, 10)) * 500)
+    with pytest.raises(ParameterError, match="must start with part") as refused:
+        confusion_matrix(other)
+    assert len(str(refused.value)) < 300

@@ -4,6 +4,7 @@ import io
 import warnings
 
 import librosa
+import matplotlib.image
 import numpy as np
 import pytest
 import scipy.signal
@@ -599,3 +600,40 @@ def test_pictures_are_the_same_each_time_in_each_format(suffix, start, tmp_path)
     with pytest.raises(ParameterError, match=r"\.svg"):
         save_figure(new_figure(1, 1), tmp_path / "a.jpeg")
     assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_parts_sizes_and_colours_that_cannot_be_are_named(tmp_path):
+    """Text, NaN and fractions are told apart from what goes wrong further down."""
+    tone = torch.zeros(4000)
+    path = tmp_path / "tone.wav"
+    at.save(path, tone[None], 8000)
+    for source, rate in ((path, None), (tone, 8000)):
+        for part in (
+            {"offset": float("nan")}, {"offset": "1"}, {"duration": "1"},
+            {"duration": float("inf")}, {"offset": -1},
+        ):  # fmt: skip
+            with pytest.raises(ParameterError, match=next(iter(part))):
+                at.plot.waveform(source, rate, **part)
+    for name, value in (("hop_length", 0), ("hop_length", 2.5), ("n_fft", 2.5), ("cmap", "nope")):
+        for draw in (at.plot.spectrogram, at.plot.mel_spectrogram):
+            with pytest.raises(ParameterError, match=f"{name}="):
+                draw(tone, 8000, **{name: value})
+    with pytest.raises(ParameterError, match="infinite"):
+        at.plot.power_spectral_density(tone.double() + 1e300, 8000)
+    with pytest.raises(ParameterError) as refused:
+        at.plot.waveform(tone.tolist())
+    assert len(str(refused.value)) < 200
+
+
+def test_axes_of_a_part_of_a_figure_are_drawn_on_and_saved_whole(tmp_path):
+    figure = at.plot.new_figure(6, 3)
+    left, right = figure.subfigures(1, 2)
+    axes = at.plot.waveform(torch.zeros(4000), 8000, ax=right.subplots())
+    at.plot.power_spectral_density(torch.randn(4000), 8000, ax=left.subplots())
+    assert axes.figure is right
+    assert at.plot.pixels(axes.figure).shape == (300, 600, 3)
+    at.plot.save_figure(axes.figure, tmp_path / "whole.png", dpi=100)
+    assert matplotlib.image.imread(tmp_path / "whole.png").shape[:2] == (300, 600)
+    for several in (figure, figure.subplots(1, 2)):
+        with pytest.raises(ParameterError, match="ax: must be one Axes"):
+            at.plot.waveform(torch.zeros(4000), 8000, ax=several)

@@ -270,7 +270,7 @@ def _parsed(lines: Iterator[list[str]]) -> AnswerTable:
     header = next(lines)
     n_texts = len(_TEXTS)
     if tuple(header[:n_texts]) != _TEXTS:
-        raise ValueError(f"its columns are {', '.join(header[:n_texts])}")
+        raise ValueError(f"its columns must start with {', '.join(_TEXTS)}")
     texts: list[list[str]] = []
     numbers: list[NDArray[np.float64]] = []
     for cells in lines:

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,17 @@ from audiotorch.audio.source import Source
 from audiotorch.audio.writer import WRITERS, save
 from audiotorch.errors import DecodeError, ParameterError
 
-__all__ = ["AUDIO_SUFFIXES", "LOUDEST", "AudioInfo", "Source", "info", "load", "save", "stream"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "LOUDEST",
+    "AudioInfo",
+    "Source",
+    "check_part",
+    "info",
+    "load",
+    "save",
+    "stream",
+]
 
 AUDIO_SUFFIXES: tuple[str, ...] = (*WRITERS, ".aifc", ".wave", ".snd", ".sph", ".voc", *SUFFIXES)
 """Lower-case suffixes of the files that folder scans take for audio; `load` goes by content."""
@@ -107,7 +118,7 @@ def load(
         >>> waveform.shape, rate
         (torch.Size([1, 22050]), 22050)
     """
-    _check_part(sample_rate, offset, duration)
+    check_part(sample_rate, offset, duration)
     with open_audio(source) as file:
         start = _in_samples(offset, file.sample_rate)
         limit = None if duration is None else _in_samples(duration, file.sample_rate)
@@ -165,7 +176,7 @@ def stream(
         >>> [tuple(block.shape) for block in stream(file, block_seconds=0.4, sample_rate=22050)]
         [(2, 8820), (2, 8820), (2, 4410)]
     """
-    _check_part(sample_rate, offset, duration)
+    check_part(sample_rate, offset, duration)
     if not (math.isfinite(block_seconds) and block_seconds > 0):
         raise ParameterError(f"block_seconds={block_seconds!r}: must be above 0 seconds")
     if not 0 <= overlap_seconds < block_seconds:
@@ -204,12 +215,22 @@ def info(source: Source) -> AudioInfo:
         )
 
 
-def _check_part(sample_rate: int | None, offset: float, duration: float | None) -> None:
+def check_part(sample_rate: int | None, offset: float, duration: float | None) -> None:
+    """Refuse what is no part of a recording.
+
+    Args:
+        sample_rate: Hz; `None` passes.
+        offset: seconds to skip.
+        duration: seconds to take; `None` passes.
+
+    Raises:
+        ParameterError: naming the setting and its value.
+    """
     if sample_rate is not None:
         check_rate("sample_rate", sample_rate)
-    if not (math.isfinite(offset) and offset >= 0):
+    if not (isinstance(offset, Real) and 0 <= offset < math.inf):
         raise ParameterError(f"offset={offset!r}: must be 0 or more seconds")
-    if duration is not None and not (math.isfinite(duration) and duration > 0):
+    if duration is not None and not (isinstance(duration, Real) and 0 < duration < math.inf):
         raise ParameterError(
             f"duration={duration!r}: must be above 0 seconds; None reads to the end"
         )

@@ -2,6 +2,7 @@
 
 import io
 import os
+import reprlib
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,8 @@ def source_name(source: Source) -> str:
         return os.fsdecode(source)
     if not _gives_bytes(source):
         raise ParameterError(
-            f"source={source!r}: must be a path, bytes or a file object opened in binary mode"
+            f"source={reprlib.repr(source)}: must be a path, bytes or a file object "
+            "opened in binary mode"
         )
     return str(getattr(source, "name", f"<{type(source).__name__}>"))
 

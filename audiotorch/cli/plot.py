@@ -185,4 +185,8 @@ def _draw(options: argparse.Namespace, kind: str, file: str) -> "Figure":
 
 def _offset(text: str) -> float:
     """Read a time of at least 0."""
-    return 0.0 if text.strip() in ("0", "0.0") else seconds(text)
+    try:
+        start = float(text)
+    except ValueError:
+        start = -1.0
+    return 0.0 if start == 0 else seconds(text)

@@ -191,7 +191,7 @@ def name_peaks(axes: "Axes", scale: str, peaks: list[tuple[str, Peak]]) -> None:
     inside = sorted((peak, colour) for colour, peak in peaks if low <= peak.frequency <= high)
     if not inside:
         return
-    root: Any = axes.get_figure(root=True)
+    root: Any = axes.figure.figure  # of a sub-figure too
     box = axes.get_position()
     wide, tall = box.width * root.get_figwidth(), box.height * root.get_figheight()
     ends = positions(scale, np.array([low, high]))

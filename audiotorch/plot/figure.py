@@ -75,8 +75,17 @@ def axes_for(ax: "Axes | None", width: float, height: float) -> "Axes":
         ax: given by the caller, or None.
         width: inches of the new figure.
         height: inches of the new figure.
+
+    Raises:
+        ParameterError: they are no axes; several of them, or a figure.
     """
-    return new_figure(width, height).add_subplot() if ax is None else ax
+    if ax is None:
+        return new_figure(width, height).add_subplot()
+    from matplotlib.axes import Axes
+
+    if not isinstance(ax, Axes):
+        raise ParameterError(f"ax: must be one Axes of matplotlib, not {type(ax).__name__}")
+    return ax
 
 
 def pixels(figure: "Figure | SubFigure") -> np.ndarray:
@@ -88,7 +97,7 @@ def pixels(figure: "Figure | SubFigure") -> np.ndarray:
     Shape:
         - Output: `(height, width, 3)`, uint8
     """
-    canvas: Any = figure.canvas
+    canvas: Any = figure.figure.canvas
     with any_glyph():
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -98,7 +107,8 @@ def save_figure(figure: "Figure | SubFigure", path: str | Path, dpi: int = 110) 
     """Write a picture that is complete or not there; the same figure gives the same bytes.
 
     Args:
-        figure: from this package's functions, of axes `axes.figure`.
+        figure: from this package's functions, of axes `axes.figure`; of a part of a figure the
+            whole is written.
         path: the file, .png, .svg or .pdf; its folder is made when missing.
         dpi: dots per inch; in .svg and .pdf, of spectrograms alone.
 
@@ -112,7 +122,7 @@ def save_figure(figure: "Figure | SubFigure", path: str | Path, dpi: int = 110) 
     if kind not in _WITHOUT_DATE:
         raise ParameterError(f"{os.fspath(path)!r}: a picture must end in .png, .svg or .pdf")
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole: Any = figure
+    whole: Any = figure.figure
     settings: Any = {"format": kind, "dpi": dpi, "metadata": _WITHOUT_DATE[kind]}
     with any_glyph(), written_whole(path) as partial, rc_context({"svg.hashsalt": "audiotorch"}):
         whole.savefig(partial, **settings)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from audiotorch.errors import ParameterError
 from audiotorch.features.functional import power_to_db
 from audiotorch.plot.recording import Recording
 from audiotorch.plot.scales import mark_frequencies, mark_seconds, positions
@@ -114,7 +115,7 @@ def draw_bins(
         label: of the colour bar; `None` = no bar.
     """
     mark_frequencies(axes, scale, *limits)
-    settings: dict[str, Any] = {"cmap": cmap, "vmin": -top_db, "vmax": 0.0}
+    settings: dict[str, Any] = {"cmap": _colours(cmap), "vmin": -top_db, "vmax": 0.0}
     db = decibels(levels, top_db, ref)
     if scale == "linear":
         extent = (seconds[0], seconds[-1], edges[0], edges[-1])
@@ -158,7 +159,8 @@ def draw_rows(
     extent = (seconds[0], seconds[-1], -0.5, len(values) - 0.5)
     # Rows are few and high: smoothing would let each bleed into the next.
     image = axes.imshow(
-        values, origin="lower", aspect="auto", extent=extent, cmap=cmap, vmin=low, vmax=high,
+        values, origin="lower", aspect="auto", extent=extent,
+        cmap=_colours(cmap), vmin=low, vmax=high,
         interpolation="nearest",
     )  # fmt: skip
     if label is not None:
@@ -168,6 +170,15 @@ def draw_rows(
             image, ax=axes, label=label, pad=0.02, extend=extend.get(ends, "neither")
         )
     return image
+
+
+def _colours(cmap: str) -> str:
+    """A name of colours, where matplotlib knows it."""
+    from matplotlib import colormaps
+
+    if isinstance(cmap, str) and cmap not in colormaps:
+        raise ParameterError(f"cmap={cmap!r}: is none of matplotlib's; try magma, viridis or gray")
+    return cmap
 
 
 def _merged(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiotorch.errors import ParameterError
 from audiotorch.features import MelSpectrogram, Spectrogram
 from audiotorch.plot.recording import Recording
 
@@ -263,7 +264,14 @@ def frame_sizes(sample_rate: int, n_fft: int | None, hop_length: int | None) -> 
         sample_rate: Hz.
         n_fft: samples of the FFT; `None` = 2048 up to 48 kHz, 4096 up to 96 kHz and so on.
         hop_length: samples between frames; `None` = a quarter of `n_fft`.
+
+    Raises:
+        ParameterError: a size is no positive whole number.
     """
+    for name, size in (("n_fft", n_fft), ("hop_length", hop_length)):
+        whole = isinstance(size, int | np.integer) and size > 0
+        if size is not None and not whole:
+            raise ParameterError(f"{name}={size!r}: must be a whole number of samples, above 0")
     if n_fft is None:
         n_fft = 2048
         while sample_rate * 2048 > 48000 * n_fft:

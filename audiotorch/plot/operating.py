@@ -73,6 +73,8 @@ def roc(
         labels = table.labels if labels is None else labels
         thresholds = table.thresholds if thresholds is None else thresholds
         groups, machines = _units(table)
+    elif scores is None:
+        raise ParameterError("scores: needed with truth; give what the model said of each clip")
     truth = as_array("truth", data, n_dims=1)
     values = as_array("scores", scores)
     settings = {"n_bootstrap": n_bootstrap, "seed": seed, "groups": groups}

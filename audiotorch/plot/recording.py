@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from audiotorch.audio import info, stream
-from audiotorch.audio.preprocess import check_rate
+from audiotorch.audio.io import LOUDEST, check_part
 from audiotorch.audio.source import Source, source_name
 from audiotorch.errors import DecodeError, ParameterError, TruncationWarning
 
@@ -53,6 +53,7 @@ class Recording:
         self.container = ""
         self._duration = duration
         self._samples: Tensor | None = None
+        check_part(sample_rate, offset, duration)
         if isinstance(source, Tensor | np.ndarray):
             self._take_samples(source, sample_rate)
         else:
@@ -105,14 +106,11 @@ class Recording:
     def _take_samples(self, source: Tensor | np.ndarray, sample_rate: int | None) -> None:
         if sample_rate is None:
             raise ParameterError("sample_rate: is needed with samples; give it in Hz")
-        check_rate("sample_rate", sample_rate)
         samples = _as_tensor(source)
-        start = _sample("offset", self.offset, sample_rate)
+        start = _sample(self.offset, sample_rate)
         end = samples.shape[-1]
         if self._duration is not None:
-            if not self._duration > 0:
-                raise ParameterError(f"duration={self._duration!r}: must be above 0 seconds")
-            end = min(end, start + _sample("duration", self._duration, sample_rate))
+            end = min(end, start + _sample(self._duration, sample_rate))
         if start and start >= samples.shape[-1]:
             raise ParameterError(
                 f"offset={self.offset!r}: must lie inside the recording, which lasts "
@@ -121,7 +119,8 @@ class Recording:
         samples = samples[:, start:end]
         if not samples.numel():
             raise ParameterError("source: holds no samples; there is nothing to draw")
-        if not bool(torch.isfinite(samples).all()):
+        low, high = samples.aminmax()
+        if not -LOUDEST <= float(low) <= float(high) <= LOUDEST:  # as of files
             raise ParameterError("source: holds NaN or infinite samples; repair or leave them out")
         self._samples = samples
         self.sample_rate = int(sample_rate)
@@ -139,8 +138,6 @@ class Recording:
             # Told when the samples are read.
             warnings.simplefilter("ignore", TruncationWarning)
             header = info(source)
-        if sample_rate is not None:
-            check_rate("sample_rate", sample_rate)
         self.sample_rate = sample_rate or header.sample_rate
         self.n_channels = header.n_channels
         self.container = header.container
@@ -170,9 +167,7 @@ def _as_tensor(source: Tensor | np.ndarray) -> Tensor:
     return torch.atleast_2d(source.detach().cpu())
 
 
-def _sample(name: str, seconds: float, rate: int) -> int:
-    if not 0 <= seconds < float("inf"):
-        raise ParameterError(f"{name}={seconds!r}: must be 0 or more seconds")
+def _sample(seconds: float, rate: int) -> int:
     return int(min(seconds, 1e9) * rate + 1e-6)
 
 

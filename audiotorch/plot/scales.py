@@ -52,7 +52,7 @@ def mark_seconds(axes: "Axes", start: float, end: float) -> None:
         axes.xaxis.set_major_locator(AutoLocator())
         axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
         return
-    inches = axes.get_position().width * axes.get_figure(root=True).get_figwidth()  # type: ignore[union-attr]
+    inches = axes.get_position().width * axes.figure.figure.get_figwidth()
     n_most = max(2.0, inches / 0.7)
     step = next((s for s in _STEPS if (end - start) / s <= n_most), _STEPS[-1])
     over = 3600 if label == "hours:minutes" else 60
