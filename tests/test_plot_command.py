@@ -142,8 +142,7 @@ def test_a_missing_file_fails(clip, capsys):
 
 
 def test_pictures_of_the_documentation_are_small_and_all_there(data_root, tmp_path, monkeypatch):
-    # As Python does for a script: its folder is where it finds its neighbours.
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(ROOT / "scripts")  # it imports its neighbours
     spec = importlib.util.spec_from_file_location("pictures", ROOT / "scripts" / "pictures.py")
     pictures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pictures)
