@@ -432,6 +432,8 @@ def test_embedding_of_a_run_is_what_the_projector_shows(tmp_path):
         )
     axes = embedding(tmp_path)
     assert legend(axes) == ["drops (10)", "fall (10)"]
+    (tmp_path / "answers.csv").write_text("part,confidence\ntest,0.5\ntest,0.6\n")
+    assert legend(embedding(tmp_path / "answers.csv")) == ["drops (10)", "fall (10)"]
     expected = np.asarray(embedding(x).collections[0].get_offsets())
     assert np.allclose(axes.collections[1].get_offsets(), expected[1::2], atol=1e-5)
     assert legend(embedding(tmp_path, "file"))[0] == "a.wav (10)"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from audiotorch.answers.table import ANSWERS_FILE
 from audiotorch.errors import DecodeError, MissingDependencyError, ParameterError
 
 __all__ = ["Vectors", "read_vectors"]
@@ -62,7 +63,8 @@ def read_vectors(source: str | os.PathLike[str]) -> Vectors:
     Args:
         source: a table of `audiotorch features`, `.csv .npz .parquet`, or another such table with
             columns of numbers; a `tensors.tsv` of TensorBoard's projector with its `metadata.tsv`
-            beside it; or a run's directory whose `tb/` holds one, of which the last is taken.
+            beside it; or a run's directory, or its `answers.csv`, whose `tb/` holds one, of which
+            the last is taken.
 
     Raises:
         ParameterError: there is none, or a file of another kind.
@@ -70,8 +72,9 @@ def read_vectors(source: str | os.PathLike[str]) -> Vectors:
         MissingDependencyError: pyarrow is needed and not installed.
     """
     path = Path(source)
-    if path.is_dir():
-        return _of_run(path)
+    if path.is_dir() or path.name == ANSWERS_FILE:
+        # A run by its answers, as the other pictures of runs take it.
+        return _of_run(path if path.is_dir() else path.parent)
     readers = {".csv": _of_csv, ".npz": _of_npz, ".parquet": _of_parquet, ".tsv": _of_tsv}
     if path.suffix.lower() not in readers or not path.exists():
         raise ParameterError(
