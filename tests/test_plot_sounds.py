@@ -348,9 +348,10 @@ def test_noise_has_no_peaks_and_a_hump_no_note():
 # --- overview and comparison ----------------------------------------------------------------------
 
 
-def test_overview_has_four_panels_and_says_what_is_shown(data_root):
+def test_overview_has_four_panels_and_says_what_is_shown(data_root, tmp_path):
     file = data_root / "speech/en/jfk.flac"
-    figure = overview(file)
+    figure = overview(file, out=tmp_path / "jfk.png")
+    assert (tmp_path / "jfk.png").read_bytes().startswith(b"\x89PNG")
     assert figure.get_suptitle() == "jfk.flac \u00b7 11 s \u00b7 44.1 kHz \u00b7 stereo \u00b7 FLAC"
     wave, linear, mel = figure.axes[:3]
     density = figure.axes[4]

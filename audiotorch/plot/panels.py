@@ -1,13 +1,14 @@
 """A recording at a glance, and two side by side."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from audiotorch.features.filters import mel_frequencies
 from audiotorch.plot.density import draw_density, name_peaks, spectral_peaks
-from audiotorch.plot.figure import new_figure, short
+from audiotorch.plot.figure import new_figure, save_figure, short
 from audiotorch.plot.images import bin_edges, column_edges, draw_bins, mel_edges
 from audiotorch.plot.measures import Density, Envelope, Power, frame_sizes, gather
 from audiotorch.plot.recording import Recording, Sound
@@ -45,6 +46,7 @@ def overview(
     title: str = "",
     offset: float = 0.0,
     duration: float | None = None,
+    out: str | Path | None = None,
 ) -> "Figure":
     """Draw a recording at a glance: waveform, spectrogram, mel spectrogram and spectral density.
 
@@ -59,9 +61,10 @@ def overview(
         title: stands above it; empty = the file's name.
         offset: seconds to skip.
         duration: seconds to draw; `None` = to the end.
+        out: file to write, .png, .svg or .pdf; `None` writes none.
 
     Raises:
-        ParameterError: as `waveform`.
+        ParameterError: as `waveform`, or another suffix of `out`.
         DecodeError: as `waveform`.
     """
     measured = _measure(Recording(source, sample_rate, offset, duration))
@@ -84,6 +87,8 @@ def overview(
         axes.set_title(text, loc="left", fontsize=11)
     psd.set_title("Power spectral density (Welch)", loc="left", fontsize=11)
     figure.suptitle(_heading(measured.recording, title), fontsize=14)
+    if out is not None:
+        save_figure(figure, out)
     return figure
 
 
