@@ -27,22 +27,29 @@ _RUNS = {
     "forest": ("experiment=esc10_classic", "data.test_group=1", "model=random_forest"),
     "hearts": ("experiment=heart",),
 }
-_ROOT = Path(tempfile.gettempdir()) / "audiotorch-pictures"
 
 
-@functools.lru_cache
+@functools.cache
+def _root() -> Path:
+    """Where runs lie, of this process alone."""
+    return Path(tempfile.mkdtemp(prefix="audiotorch-pictures-"))
+
+
+@functools.cache
 def run(name: str) -> Path:
     """Train one of the runs that pictures are made of, once; return its directory."""
-    folder = _ROOT / name
-    if not (folder / "answers.csv").is_file():
-        if audiotorch(["train", *_RUNS[name], f"hydra.run.dir={folder}"]):
-            raise SystemExit(f"the run of {name} failed")
+    folder = _root() / name
+    if audiotorch(["train", *_RUNS[name], f"hydra.run.dir={folder}"]):
+        raise SystemExit(f"the run of {name} failed")
     return folder
 
 
 def remove_runs() -> None:
     """Delete what was trained."""
-    shutil.rmtree(_ROOT, ignore_errors=True)
+    run.cache_clear()
+    if _root.cache_info().currsize:
+        shutil.rmtree(_root())
+        _root.cache_clear()
 
 
 def _scores(kind: str, name: str, title: str, **settings: object) -> Drawing:
@@ -97,19 +104,19 @@ def _detector_page(data: Path) -> Path:
 
 
 def _data_page(data: Path) -> Path:
-    return write_report(data / "esc10", _ROOT / "data.html", title="Environmental sounds")
+    return write_report(data / "esc10", _root() / "data.html", title="Environmental sounds")
 
 
 def _transcript_page(data: Path) -> Path:
     """Transcripts by the checkpoint in $AUDIOTORCH_WHISPER."""
-    lines = _ROOT / "talks.jsonl"
+    lines = _root() / "talks.jsonl"
     model = Path(os.environ["AUDIOTORCH_WHISPER"]) / "tiny.en.pt"
     talks = [str(data / "speech" / "en" / "jfk.flac")]
     if audiotorch(
         ["transcribe", *talks, "--model", str(model), "--word-timestamps", "--out", str(lines)]
     ):
         raise SystemExit("the transcription failed")
-    return write_report(lines, _ROOT / "talks.html", title="Transcripts")
+    return write_report(lines, _root() / "talks.html", title="Transcripts")
 
 
 RUN_PAGES: dict[str, Callable[[Path], Path]] = {
