@@ -32,7 +32,7 @@ _VIBE = "music_examples/audio/Kevin_MacLeod_-_Vibe_Ace.hq.ogg"
 _BIRD = "music_examples/audio/456440__inspectorj__bird-whistling-robin-single-13.hq.ogg"
 _WALTZ = "music_examples/audio/147793__setuniman__sweet-waltz-0i-22mi.ogg"
 _SLOW = "music_examples/audio/sir_duke_slow.ogg"
-_ROOSTER = "esc10/009 - Rooster/1-26806-A.ogg"
+_DOG = "esc10/001 - Dog bark/1-30344-A.ogg"
 _FAST = "music_examples/audio/sir_duke_fast.ogg"
 
 Drawing = Callable[[Path], "Figure"]
@@ -103,7 +103,7 @@ def _draw(name: str, data: Path, out: Path) -> list[Path]:
     if name == "tensorboard":
         return take_pictures(out)
     if name == "serve":
-        serve_picture(path, str(run("sounds")), data / _ROOSTER)
+        serve_picture(path, str(run("network")), data / _DOG)
     elif name in RUN_PAGES:
         write(photograph(RUN_PAGES[name](data)), path)
     else:

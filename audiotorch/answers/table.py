@@ -260,8 +260,10 @@ def _number(value: float) -> str:
 
 def _whole_lines(file: Iterable[str]) -> Iterator[str]:
     """Lines, of which the last one must end, too: half a number is a number as well."""
-    for line in file:
-        if not line.endswith(("\n", "\r")):
+    for i, line in enumerate(file):
+        # A first line of something else is told by its columns.
+        foreign = i == 0 and not line.startswith(",".join(_TEXTS))
+        if not line.endswith(("\n", "\r")) and not foreign:
             raise ValueError("it is cut off before its end")
         yield line
 
