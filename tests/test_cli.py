@@ -419,19 +419,20 @@ def test_export_tells_a_damaged_run(trained, tmp_path, capsys, part):
 
 
 def test_train_hands_its_arguments_on(monkeypatch):
+    from audiotorch.report import write_report
     from audiotorch.training import train
 
     taken = []
-    monkeypatch.setattr(train, "main", lambda argv: taken.append(argv))
+    monkeypatch.setattr(train, "main", lambda *given: taken.append(given))
     assert main(["train", "model=cnn", "--multirun", "--help"]) == 0
-    assert taken == [["model=cnn", "--multirun", "--help"]]
+    assert taken == [(["model=cnn", "--multirun", "--help"], write_report)]
 
 
 def test_train_mistakes_are_one_line(monkeypatch, capsys):
     from audiotorch.errors import ParameterError
     from audiotorch.training import train
 
-    def refuse(argv):
+    def refuse(argv, finished):
         raise ParameterError("data.root='x': no such folder\n give one")
 
     monkeypatch.setattr(train, "main", refuse)
