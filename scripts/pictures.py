@@ -2,7 +2,7 @@
 
 The recordings lie in $AUDIOTORCH_DATA. The same recordings and libraries give the same bytes, but
 for TensorBoard's. `python scripts/pictures.py overview mfcc` draws these alone. Those of models
-train three, which takes some minutes; those of pages need Chromium, and transcripts the Whisper
+train some, which takes ten minutes; those of pages need Chromium, and transcripts the Whisper
 checkpoint tiny.en.pt in $AUDIOTORCH_WHISPER.
 """
 

@@ -23,6 +23,7 @@ Drawing = Callable[[Path], "Figure"]
 
 _RUNS = {
     "sounds": ("experiment=esc10_classic", "data.test_group=1"),
+    "words": ("experiment=commands", "trainer.max_epochs=12"),
     "network": (
         *("data=esc10", "data.test_group=1", "features=mel_image", "model=cnn"),
         "trainer.max_epochs=25",
@@ -90,8 +91,8 @@ RUN_DRAWINGS: dict[str, Drawing] = {
     "roc": _scores("roc", "hearts", "Murmurs, by a detector of normal hearts"),
     "score_histogram": _scores("score_histogram", "hearts", "Scores of hearts"),
     "embedding": _scores("embedding", "sounds", "Environmental sounds: 10 classes"),
-    "training_curves": _scores("training_curves", "network", "Environmental sounds"),
-    "explanation_network": _explained("network", _surest),
+    "training_curves": _scores("training_curves", "words", "Spoken words"),
+    "explanation_network": _explained("words", _surest),
     "explanation_classic": _explained("forest", _surest),
     "explanation_detector": _explained("hearts", _most_anomalous),
 }
@@ -99,7 +100,7 @@ RUN_DRAWINGS: dict[str, Drawing] = {
 
 
 def _run_page(data: Path) -> Path:
-    return run("network") / "report.html"
+    return run("words") / "report.html"
 
 
 def _detector_page(data: Path) -> Path:
